@@ -1,0 +1,210 @@
+//! What can be wrong with a session, as values that a caller can act on.
+//!
+//! Every error names the file at fault. The types are serialisable, because the
+//! process that reads a file is not the process that answers for it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A session, or a file of one, that cannot be read.
+#[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MefError {
+    /// Nothing stands at the path.
+    #[error("{}: no such file or directory", path.display())]
+    NotFound {
+        /// The path as it was asked for.
+        path: PathBuf,
+    },
+    /// The path exists and is not a MEF 3.0 session.
+    #[error("{}: {reason}", path.display())]
+    NotASession {
+        /// The path as it was asked for.
+        path: PathBuf,
+        /// What a session would have and this has not.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("{}: {message}", path.display())]
+    Io {
+        /// The file or folder of the failed call.
+        path: PathBuf,
+        /// The system's own words.
+        message: String,
+        /// `errno`, where there is one.
+        os_error: Option<i32>,
+    },
+    /// The metadata are encrypted and cannot be read without a password.
+    #[error("{}: tmet is encrypted and the password is missing or incorrect", file.display())]
+    Encrypted {
+        /// The metadata file.
+        file: PathBuf,
+    },
+    /// The file breaks the format.
+    #[error("{}: {reason}", file.display())]
+    Malformed {
+        /// The file at fault.
+        file: PathBuf,
+        /// The rule it breaks.
+        reason: Malformation,
+    },
+    /// The file is not the one that was read when the session was opened.
+    #[error("{}: the file was replaced or truncated after the session was opened", file.display())]
+    Changed {
+        /// The file at fault.
+        file: PathBuf,
+    },
+}
+
+impl MefError {
+    /// Wraps an operating-system error with the path it concerns.
+    pub(crate) fn io(path: &Path, error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Self::NotFound { path: path.into() };
+        }
+        Self::Io {
+            path: path.into(),
+            message: error.to_string(),
+            os_error: error.raw_os_error(),
+        }
+    }
+
+    pub(crate) fn malformed(file: &Path, reason: Malformation) -> Self {
+        Self::Malformed {
+            file: file.into(),
+            reason,
+        }
+    }
+}
+
+/// A rule of the format that a metadata or index file breaks
+/// (format sections 3, 6 and 14).
+#[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Malformation {
+    /// Shorter than the fixed part of its kind.
+    #[error("file is {have} bytes long, at least {need} are needed")]
+    TooShort {
+        /// Bytes that the format demands.
+        need: u64,
+        /// Bytes that are there.
+        have: u64,
+    },
+    /// The header's type string is not that of the extension.
+    #[error("header says file type {found:?}, expected {expected:?}")]
+    FileType {
+        /// The type that the extension stands for.
+        expected: String,
+        /// The type in the header.
+        found: String,
+    },
+    /// Big-endian or unknown byte order.
+    #[error("byte order {0} is not supported, only little-endian (1)")]
+    ByteOrder(u8),
+    /// A major version other than 3.
+    #[error("MEF version {0} is not supported, only 3")]
+    Version(u8),
+    /// The header's CRC does not match its bytes.
+    #[error("header CRC mismatch: stored {stored:08X}, computed {computed:08X}")]
+    HeaderCrc {
+        /// As stored.
+        stored: u32,
+        /// Over the bytes.
+        computed: u32,
+    },
+    /// The body's CRC does not match its bytes.
+    #[error("body CRC mismatch: stored {stored:08X}, computed {computed:08X}")]
+    BodyCrc {
+        /// As stored.
+        stored: u32,
+        /// Over the bytes.
+        computed: u32,
+    },
+    /// A section's encryption level is none of the defined values.
+    #[error("section {section} has the undefined encryption level {level}")]
+    EncryptionLevel {
+        /// 2 or 3.
+        section: u8,
+        /// The value found.
+        level: i8,
+    },
+    /// The sampling frequency is not a finite positive number.
+    #[error("sampling frequency {0} Hz is not usable")]
+    SamplingFrequency(f64),
+    /// A name that is not valid Unicode.
+    #[error("name is not valid UTF-8")]
+    Name,
+}
+
+/// Why one block of samples cannot be decoded (format sections 8 and 14).
+#[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// The index points outside the data file.
+    #[error("block lies outside its file (offset {offset}, {bytes} bytes, file {file_bytes})")]
+    OutsideFile {
+        /// Byte offset in the data file, by the index.
+        offset: u64,
+        /// Block length in bytes, by the index.
+        bytes: u32,
+        /// Length of the data file in bytes.
+        file_bytes: u64,
+    },
+    /// The block's bytes could not be read.
+    #[error("block cannot be read: {0}")]
+    Io(String),
+    /// The CRC over the block does not match the stored one.
+    #[error("CRC mismatch: stored {stored:08X}, computed {computed:08X}")]
+    Crc {
+        /// As stored.
+        stored: u32,
+        /// Over the bytes.
+        computed: u32,
+    },
+    /// Index and block header contradict each other.
+    #[error("index and block header disagree on the {0}")]
+    IndexMismatch(IndexField),
+    /// The header's length field does not fit the bytes at hand.
+    #[error("block length {0} is impossible")]
+    Length(u32),
+    /// More samples than this implementation decodes in one block.
+    #[error("{0} samples in one block are more than the limit of {limit}", limit = super::red::MAX_BLOCK_SAMPLES)]
+    TooManySamples(u32),
+    /// `difference_bytes` cannot belong to the number of samples.
+    #[error("difference stream of {difference_bytes} bytes cannot hold {samples} samples")]
+    DifferenceBytes {
+        /// As stored.
+        difference_bytes: u32,
+        /// As stored.
+        samples: u32,
+    },
+    /// The statistics table is empty.
+    #[error("statistics table is empty")]
+    Statistics,
+    /// The stream ended before all samples were rebuilt.
+    #[error("difference stream ends before the last sample")]
+    StreamEnd,
+    /// Scale, slope or intercept is not a finite number.
+    #[error("scale or trend is not a finite number")]
+    NotFinite,
+    /// The block's statistics are encrypted.
+    #[error("block is encrypted")]
+    Encrypted,
+}
+
+/// A fact that stands in the index and in the block header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum IndexField {
+    /// Time of the first sample.
+    #[error("start time")]
+    StartTime,
+    /// Number of samples.
+    #[error("number of samples")]
+    Samples,
+    /// Length in bytes.
+    #[error("block length")]
+    Bytes,
+}

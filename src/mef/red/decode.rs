@@ -1,0 +1,357 @@
+//! The RED decoder (format sections 8.3, 8.5 and 8.7).
+
+use zerocopy::FromBytes;
+
+use super::{BOTTOM, KEY_SAMPLE, MAX_BLOCK_SAMPLES};
+use crate::mef::crc::crc32;
+use crate::mef::error::BlockError;
+use crate::mef::layout::{BLOCK_HEADER_BYTES, BlockHeader, FLAG_DISCONTINUITY, FLAGS_ENCRYPTED};
+
+/// Length of a table that any 16-bit value can index.
+const TABLE_LENGTH: usize = 1 << 16;
+
+/// What a block's header says of the samples after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockFacts {
+    /// Time of the first sample in the stored encoding
+    /// (see [`time::absolute`](crate::mef::time::absolute)).
+    pub stored_start_time: i64,
+    /// Number of samples.
+    pub samples: u32,
+    /// The block does not follow seamlessly from the one before.
+    pub discontinuity: bool,
+}
+
+/// Decodes RED blocks to counts, one after another.
+pub struct Decoder {
+    /// For each cumulative count: symbol, its frequency and the cumulative
+    /// count below it, packed by [`pack`].
+    table: Box<[u32; TABLE_LENGTH]>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Decoder {
+    /// A decoder with its 256 KiB symbol table.
+    pub fn new() -> Self {
+        Self {
+            table: Box::new([0; TABLE_LENGTH]),
+        }
+    }
+
+    /// Decodes one whole block and appends its samples, as stored counts with
+    /// scale and trend undone, to `samples`.
+    ///
+    /// The CRC is verified first. On an error `samples` is as it was.
+    ///
+    /// # Errors
+    /// [`BlockError`] with the check that failed.
+    pub fn decode(
+        &mut self,
+        block: &[u8],
+        samples: &mut Vec<i32>,
+    ) -> Result<BlockFacts, BlockError> {
+        let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
+        let (header, payload) =
+            BlockHeader::ref_from_prefix(block).map_err(|_| BlockError::Length(length))?;
+        if header.block_bytes.get() != length {
+            return Err(BlockError::Length(header.block_bytes.get()));
+        }
+        let stored = header.crc.get();
+        let computed = crc32(block.get(size_of_val(&stored)..).unwrap_or_default());
+        if stored != computed {
+            return Err(BlockError::Crc { stored, computed });
+        }
+        let facts = BlockFacts {
+            stored_start_time: header.start_time.get(),
+            samples: header.number_of_samples.get(),
+            discontinuity: header.flags & FLAG_DISCONTINUITY != 0,
+        };
+        if facts.samples == 0 {
+            return Ok(facts);
+        }
+        check_header(header)?;
+
+        let first = samples.len();
+        let total = self.fill_table(&header.statistics)?;
+        let symbols = SymbolReader::new(&self.table, total, payload);
+        let coded_symbols = header.difference_bytes.get() - 1;
+        if let Err(error) = integrate(symbols, coded_symbols, facts.samples, samples) {
+            samples.truncate(first);
+            return Err(error);
+        }
+        if let Some(decoded) = samples.get_mut(first..) {
+            undo_scale_and_trend(header, decoded);
+        }
+        Ok(facts)
+    }
+
+    /// Builds the table from cumulative count to symbol and returns the total.
+    fn fill_table(&mut self, statistics: &[u8; 256]) -> Result<u32, BlockError> {
+        let mut cumulative = 0usize;
+        for (symbol, &frequency) in (0u8..=255).zip(statistics) {
+            let next = cumulative + usize::from(frequency);
+            // At most 255 * 256 = 65280 entries, which the table has.
+            if let Some(run) = self.table.get_mut(cumulative..next) {
+                run.fill(pack(symbol, frequency, cumulative as u16));
+            }
+            cumulative = next;
+        }
+        match cumulative {
+            0 => Err(BlockError::Statistics),
+            total => Ok(total as u32),
+        }
+    }
+}
+
+/// Checks what section 14 asks of a block with samples, after its CRC.
+fn check_header(header: &BlockHeader) -> Result<(), BlockError> {
+    if header.flags & FLAGS_ENCRYPTED != 0 {
+        return Err(BlockError::Encrypted);
+    }
+    let samples = header.number_of_samples.get();
+    if samples > MAX_BLOCK_SAMPLES {
+        return Err(BlockError::TooManySamples(samples));
+    }
+    let difference_bytes = header.difference_bytes.get();
+    let plausible = samples + 4 <= difference_bytes
+        && difference_bytes <= 5 * samples
+        && (difference_bytes - samples).is_multiple_of(4);
+    if !plausible {
+        return Err(BlockError::DifferenceBytes {
+            difference_bytes,
+            samples,
+        });
+    }
+    let trend = [header.detrend_slope.get(), header.detrend_intercept.get()];
+    let scale = header.scale_factor.get();
+    if trend.iter().any(|value| !value.is_finite()) || scale == f32::INFINITY {
+        return Err(BlockError::NotFinite);
+    }
+    Ok(())
+}
+
+fn pack(symbol: u8, frequency: u8, cumulative: u16) -> u32 {
+    u32::from(cumulative) << 16 | u32::from(frequency) << 8 | u32::from(symbol)
+}
+
+/// The range decoder proper: yields one symbol a call, for ever.
+///
+/// Whatever the bytes are, every step is defined: after normalisation the range
+/// is above `BOTTOM`, so that the quotient by a total of at most 65280 is at
+/// least 128 and nothing divides by zero.
+struct SymbolReader<'a> {
+    table: &'a [u32; TABLE_LENGTH],
+    total: u32,
+    /// `ceil(2^64 / total)`: the high half of a product with it is the exact
+    /// quotient for every 32-bit dividend (Granlund and Montgomery, 1994).
+    reciprocal: u64,
+    payload: &'a [u8],
+    position: usize,
+    input: u32,
+    low: u32,
+    range: u32,
+}
+
+impl<'a> SymbolReader<'a> {
+    fn new(table: &'a [u32; TABLE_LENGTH], total: u32, payload: &'a [u8]) -> Self {
+        let mut reader = Self {
+            table,
+            total,
+            reciprocal: (u64::MAX / u64::from(total)).wrapping_add(1),
+            payload,
+            position: 0,
+            input: 0,
+            low: 0,
+            range: 0x80,
+        };
+        reader.input = reader.next_byte();
+        reader.low = reader.input >> 1;
+        reader
+    }
+
+    /// The next payload byte; past the end of the block, zero.
+    fn next_byte(&mut self) -> u32 {
+        let byte = self.payload.get(self.position).copied().unwrap_or(0);
+        self.position += 1;
+        u32::from(byte)
+    }
+
+    #[inline(always)]
+    fn next_symbol(&mut self) -> u8 {
+        while self.range <= BOTTOM {
+            self.low = self.low << 8 | (self.input << 7) & 0xFF;
+            self.input = self.next_byte();
+            self.low |= self.input >> 1;
+            self.range <<= 8;
+        }
+        let unit = self.divide_by_total(self.range);
+        let count = (self.low / unit).min(self.total - 1);
+        let entry = self.table[usize::from(count as u16)];
+        let symbol = entry as u8;
+        let below = unit.wrapping_mul(entry >> 16);
+        self.low = self.low.wrapping_sub(below);
+        self.range = if symbol < u8::MAX {
+            unit * (entry >> 8 & 0xFF)
+        } else {
+            // The last symbol takes the remainder of the range.
+            self.range - below
+        };
+        symbol
+    }
+
+    #[inline(always)]
+    fn divide_by_total(&self, dividend: u32) -> u32 {
+        if self.total == 1 {
+            // 2^64 does not fit the reciprocal.
+            return dividend;
+        }
+        ((u128::from(dividend) * u128::from(self.reciprocal)) >> 64) as u32
+    }
+}
+
+/// Rebuilds `count` samples from at most `coded_symbols` symbols.
+///
+/// Differences are added with 32-bit wrap-around, since the reference encoder
+/// stores a step over the whole range as a small wrapped difference.
+fn integrate(
+    mut symbols: SymbolReader<'_>,
+    coded_symbols: u32,
+    count: u32,
+    samples: &mut Vec<i32>,
+) -> Result<(), BlockError> {
+    // The header check guarantees at least count + 3 symbols: four for the first
+    // sample and one for each other. Only key samples can exhaust the rest.
+    let mut spare_symbols = coded_symbols - (count + 3);
+    samples.reserve(count as usize);
+    let mut value = full_value(&mut symbols);
+    samples.push(value);
+    for _ in 1..count {
+        let symbol = symbols.next_symbol();
+        value = if symbol == KEY_SAMPLE {
+            spare_symbols = spare_symbols.checked_sub(4).ok_or(BlockError::StreamEnd)?;
+            full_value(&mut symbols)
+        } else {
+            value.wrapping_add(i32::from(symbol as i8))
+        };
+        samples.push(value);
+    }
+    Ok(())
+}
+
+fn full_value(symbols: &mut SymbolReader<'_>) -> i32 {
+    i32::from_le_bytes(std::array::from_fn(|_| symbols.next_symbol()))
+}
+
+/// Undoes the lossy scale, then the trend, rounding after each
+/// (format section 8.7).
+fn undo_scale_and_trend(header: &BlockHeader, samples: &mut [i32]) {
+    let scale = f64::from(header.scale_factor.get());
+    if scale > 1.0 {
+        for sample in &mut *samples {
+            *sample = round(f64::from(*sample) * scale);
+        }
+    }
+    let slope = f64::from(header.detrend_slope.get());
+    let intercept = f64::from(header.detrend_intercept.get());
+    if slope != 0.0 || intercept != 0.0 {
+        for (sample, ordinal) in samples.iter_mut().zip(1u32..) {
+            *sample = round((f64::from(*sample) + slope * f64::from(ordinal)) + intercept);
+        }
+    }
+}
+
+/// The format's rounding: half away from zero by adding one half and cutting,
+/// clamped to +-(2^31 - 1). The least integer is never produced.
+fn round(value: f64) -> i32 {
+    const LIMIT: f64 = i32::MAX as f64;
+    let shifted = if value >= 0.0 {
+        value + 0.5
+    } else {
+        value - 0.5
+    };
+    shifted.clamp(-LIMIT, LIMIT) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_of_section_18_7() {
+        for (value, rounded) in [
+            (0.5, 1),
+            (-0.5, -1),
+            (1.5, 2),
+            (-1.5, -2),
+            (2_147_483_646.4, 2_147_483_646),
+            (2_147_483_646.6, i32::MAX),
+            (-2_147_483_646.6, -i32::MAX),
+            (-2_147_483_647.9, -i32::MAX),
+            (1e300, i32::MAX),
+            (-1e300, -i32::MAX),
+            (0.499_999_999_999_999_94, 1),
+        ] {
+            assert_eq!(round(value), rounded, "{value}");
+        }
+    }
+
+    #[test]
+    fn reciprocal_division_is_exact() {
+        let table = Box::new([0; TABLE_LENGTH]);
+        for total in (1..=300).chain(64_900..=65_280) {
+            let reader = SymbolReader::new(&table, total, &[]);
+            for dividend in [
+                0,
+                1,
+                total - 1,
+                total,
+                BOTTOM + 1,
+                0x8000_0000,
+                u32::MAX - 1,
+                u32::MAX,
+            ] {
+                assert_eq!(reader.divide_by_total(dividend), dividend / total);
+            }
+        }
+    }
+
+    #[test]
+    fn random_blocks_end_in_an_error_or_in_the_declared_number_of_samples() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut decoder = Decoder::new();
+        let mut samples = Vec::new();
+        for _ in 0..5000 {
+            let mut block: Vec<u8> = (0..BLOCK_HEADER_BYTES + 64).map(|_| rng.u8(..)).collect();
+            let count = rng.u32(1..40);
+            let key_samples = rng.u32(0..count);
+            block[4] = 1;
+            block[16..28].fill(0);
+            block[28..32].copy_from_slice(&(count + 4 + 4 * key_samples).to_le_bytes());
+            block[32..36].copy_from_slice(&count.to_le_bytes());
+            let length = block.len() as u32;
+            block[36..40].copy_from_slice(&length.to_le_bytes());
+            if rng.bool() {
+                block[48..304].fill(0);
+                block[48 + rng.usize(..256)] = rng.u8(..);
+            }
+            let crc = crc32(&block[4..]);
+            block[..4].copy_from_slice(&crc.to_le_bytes());
+            samples.clear();
+            match decoder.decode(&block, &mut samples) {
+                Ok(facts) => assert_eq!(samples.len(), facts.samples as usize),
+                Err(error) => {
+                    assert!(matches!(
+                        error,
+                        BlockError::Statistics | BlockError::StreamEnd
+                    ));
+                    assert!(samples.is_empty());
+                }
+            }
+        }
+    }
+}
