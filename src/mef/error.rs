@@ -134,6 +134,15 @@ pub enum Malformation {
     /// The sampling frequency is not a finite positive number.
     #[error("sampling frequency {0} Hz is not usable")]
     SamplingFrequency(f64),
+    /// Segments of one channel have different rates, so that it has no grid.
+    #[error("sampling frequency changes from {0} Hz to {1} Hz within the channel")]
+    RateChanges(f64, f64),
+    /// Neither headers nor index hold a time.
+    #[error("no time in any header or index entry")]
+    NoTime,
+    /// A folder, FIFO or device under a file's name.
+    #[error("not a regular file")]
+    NotAFile,
     /// A name that is not valid Unicode.
     #[error("name is not valid UTF-8")]
     Name,

@@ -1,12 +1,31 @@
 //! MEF 3.0 on disk, and nothing else: no actors, no async, no gRPC.
 //!
 //! Everything that is read is hostile until checked; no function here panics on
-//! any input.
+//! any input. Reading goes in three steps: [`open_session`] finds channels,
+//! segments and block indices, a [`Placement`] says which blocks a window shows
+//! and where, and a [`SegmentReader`] decodes them.
 
+mod blocks;
 pub mod crc;
 mod error;
+mod header;
+mod identity;
+mod index;
 mod layout;
+mod metadata;
+mod place;
+mod recording;
 pub mod red;
+mod session;
 pub mod time;
+mod window;
 
+pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 pub use error::{BlockError, IndexField, Malformation, MefError};
+pub use identity::{FileIdentity, SegmentIdentity};
+pub use index::{BlockEntry, BlockIndex, duration_us};
+pub use metadata::{Acquisition, SegmentMetadata, Subject};
+pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, WindowError, place};
+pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
+pub use session::open_session;
+pub use window::{ChannelReader, ReadError};

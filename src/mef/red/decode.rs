@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 use super::{BOTTOM, KEY_SAMPLE, MAX_BLOCK_SAMPLES};
 use crate::mef::crc::crc32;
 use crate::mef::error::BlockError;
-use crate::mef::layout::{BLOCK_HEADER_BYTES, BlockHeader, FLAG_DISCONTINUITY, FLAGS_ENCRYPTED};
+use crate::mef::layout::{BlockHeader, FLAG_DISCONTINUITY, FLAGS_ENCRYPTED};
 
 /// Length of a table that any 16-bit value can index.
 const TABLE_LENGTH: usize = 1 << 16;
@@ -280,6 +280,7 @@ fn round(value: f64) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mef::layout::BLOCK_HEADER_BYTES;
 
     #[test]
     fn rounding_of_section_18_7() {

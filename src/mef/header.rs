@@ -1,0 +1,66 @@
+//! The universal header's checks (format sections 3, 4 and 14).
+
+use std::path::Path;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::crc::{CRC_NOT_COMPUTED, crc32};
+use super::error::{Malformation, MefError};
+use super::layout::{HEADER_BYTES, UniversalHeader};
+
+const LITTLE_ENDIAN: u8 = 1;
+const MAJOR_VERSION: u8 = 3;
+/// "No entry" for version and byte order.
+const NO_ENTRY: u8 = 0xFF;
+
+/// Reads the universal header of a file of the given type ("tmet", "tidx", ...)
+/// from the file's first bytes.
+///
+/// The stored type, byte order and version are checked; the CRC is
+/// [`verify_header_crc`]'s business, since a growing file's is stale by design.
+pub(crate) fn parse_header<'a>(
+    bytes: &'a [u8],
+    file_type: &str,
+    file: &Path,
+) -> Result<&'a UniversalHeader, MefError> {
+    let refuse = |reason| Err(MefError::malformed(file, reason));
+    let Ok((header, _)) = UniversalHeader::ref_from_prefix(bytes) else {
+        return refuse(Malformation::TooShort {
+            need: HEADER_BYTES as u64,
+            have: bytes.len() as u64,
+        });
+    };
+    if header.file_type.get(..4) != Some(file_type.as_bytes()) {
+        return refuse(Malformation::FileType {
+            expected: file_type.into(),
+            found: String::from_utf8_lossy(&header.file_type)
+                .trim_end_matches('\0')
+                .into(),
+        });
+    }
+    if ![LITTLE_ENDIAN, NO_ENTRY].contains(&header.byte_order) {
+        return refuse(Malformation::ByteOrder(header.byte_order));
+    }
+    if ![MAJOR_VERSION, NO_ENTRY].contains(&header.version_major) {
+        return refuse(Malformation::Version(header.version_major));
+    }
+    Ok(header)
+}
+
+/// Checks the header's own CRC; a stored zero means that there is none.
+pub(crate) fn verify_header_crc(header: &UniversalHeader, file: &Path) -> Result<(), MefError> {
+    let stored = header.header_crc.get();
+    let computed = crc32(
+        header
+            .as_bytes()
+            .get(size_of_val(&stored)..)
+            .unwrap_or_default(),
+    );
+    if stored == CRC_NOT_COMPUTED || stored == computed {
+        return Ok(());
+    }
+    Err(MefError::malformed(
+        file,
+        Malformation::HeaderCrc { stored, computed },
+    ))
+}

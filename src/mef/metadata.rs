@@ -1,0 +1,197 @@
+//! A segment's metadata file (format section 6).
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::crc::{CRC_NOT_COMPUTED, crc32};
+use super::error::{Malformation, MefError};
+use super::header::{parse_header, verify_header_crc};
+use super::layout::{HEADER_BYTES, METADATA_BYTES, Metadata, Section2, Section3, text};
+use super::time;
+
+/// "No entry" for an encryption level.
+const NO_LEVEL: i8 = -128;
+
+/// What a `.tmet` file says of its segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentMetadata {
+    /// Start of the segment, absolute uUTC.
+    pub start_uutc: Option<i64>,
+    /// The instant just after the last sample, absolute uUTC.
+    pub end_uutc: Option<i64>,
+    /// Offset that stored times are relative to, in microseconds.
+    pub recording_time_offset: i64,
+    /// Technical metadata.
+    pub acquisition: Acquisition,
+    /// Who was recorded. Never logged.
+    pub subject: Subject,
+}
+
+/// Technical metadata of a channel (section 2). `None` is "no entry".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Acquisition {
+    /// Samples a second, in Hz; finite and positive.
+    pub sampling_frequency: f64,
+    /// Units per count as stored. Zero means that it was never set and counts
+    /// as one; see [`Acquisition::scale`].
+    pub units_conversion_factor: f64,
+    /// Unit of a scaled sample, such as `uV`.
+    pub units: String,
+    /// Free text.
+    pub channel_description: String,
+    /// Free text.
+    pub session_description: String,
+    /// Free text.
+    pub reference_description: String,
+    /// Number of the channel in the acquisition system.
+    pub acquisition_channel_number: Option<i64>,
+    /// High-pass cut-off in Hz.
+    pub low_frequency_filter: Option<f64>,
+    /// Low-pass cut-off in Hz.
+    pub high_frequency_filter: Option<f64>,
+    /// Notch filter in Hz.
+    pub notch_filter: Option<f64>,
+    /// Mains frequency in Hz.
+    pub line_frequency: Option<f64>,
+    /// Number of samples that the file declares; informational.
+    pub declared_samples: Option<i64>,
+    /// Number of blocks that the file declares; informational.
+    pub declared_blocks: Option<i64>,
+}
+
+impl Acquisition {
+    /// Units per count: the stored factor, or one where it was never set.
+    /// `None` where the stored factor is not a finite number.
+    pub fn scale(&self) -> Option<f64> {
+        match self.units_conversion_factor {
+            0.0 => Some(1.0),
+            factor if factor.is_finite() => Some(factor),
+            _ => None,
+        }
+    }
+}
+
+/// Subject metadata (section 3). Its `Debug` form shows nothing.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Usually the given name.
+    pub name_1: String,
+    /// Usually the family name.
+    pub name_2: String,
+    /// The subject's identifier.
+    pub id: String,
+    /// Where the recording was made.
+    pub recording_location: String,
+    /// Seconds east of Greenwich at the start of the recording.
+    pub gmt_offset_s: Option<i32>,
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Subject { .. }")
+    }
+}
+
+/// Parses the bytes of a `.tmet` file. Bytes beyond the format's 16384 are
+/// ignored, as foreign writers append some.
+pub(crate) fn parse_metadata(bytes: &[u8], file: &Path) -> Result<SegmentMetadata, MefError> {
+    let header = parse_header(bytes, "tmet", file)?;
+    verify_header_crc(header, file)?;
+    let Ok((metadata, _)) = Metadata::ref_from_prefix(bytes) else {
+        return Err(MefError::malformed(
+            file,
+            Malformation::TooShort {
+                need: METADATA_BYTES as u64,
+                have: bytes.len() as u64,
+            },
+        ));
+    };
+    verify_body_crc(metadata, file)?;
+    check_encryption(metadata, file)?;
+    let subject = parse_subject(&metadata.section_3);
+    let offset = metadata.section_3.recording_time_offset.get();
+    Ok(SegmentMetadata {
+        start_uutc: time::absolute(header.start_time.get(), offset),
+        end_uutc: time::absolute(header.end_time.get(), offset),
+        recording_time_offset: offset,
+        acquisition: parse_acquisition(&metadata.section_2, file)?,
+        subject,
+    })
+}
+
+fn verify_body_crc(metadata: &Metadata, file: &Path) -> Result<(), MefError> {
+    let stored = metadata.header.body_crc.get();
+    let computed = crc32(metadata.as_bytes().get(HEADER_BYTES..).unwrap_or_default());
+    if stored == CRC_NOT_COMPUTED || stored == computed {
+        return Ok(());
+    }
+    Err(MefError::malformed(
+        file,
+        Malformation::BodyCrc { stored, computed },
+    ))
+}
+
+/// The level byte is signed: only a positive value means ciphertext
+/// (format section 6.1).
+fn check_encryption(metadata: &Metadata, file: &Path) -> Result<(), MefError> {
+    let levels = [
+        (2, metadata.section_1.section_2_encryption),
+        (3, metadata.section_1.section_3_encryption),
+    ];
+    for (section, level) in levels {
+        match level {
+            NO_LEVEL | -2..=0 => {}
+            1 | 2 => return Err(MefError::Encrypted { file: file.into() }),
+            _ => {
+                return Err(MefError::malformed(
+                    file,
+                    Malformation::EncryptionLevel { section, level },
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parse_acquisition(section: &Section2, file: &Path) -> Result<Acquisition, MefError> {
+    let sampling_frequency = section.sampling_frequency.get();
+    if !(sampling_frequency.is_finite() && sampling_frequency > 0.0) {
+        return Err(MefError::malformed(
+            file,
+            Malformation::SamplingFrequency(sampling_frequency),
+        ));
+    }
+    let frequency = |value: f64| (value >= 0.0).then_some(value);
+    let count = |value: i64| (value >= 0).then_some(value);
+    Ok(Acquisition {
+        sampling_frequency,
+        units_conversion_factor: section.units_conversion_factor.get(),
+        units: text(&section.units_description),
+        channel_description: text(&section.channel_description),
+        session_description: text(&section.session_description),
+        reference_description: text(&section.reference_description),
+        acquisition_channel_number: count(section.acquisition_channel_number.get()),
+        low_frequency_filter: frequency(section.low_frequency_filter_setting.get()),
+        high_frequency_filter: frequency(section.high_frequency_filter_setting.get()),
+        notch_filter: frequency(section.notch_filter_frequency_setting.get()),
+        line_frequency: frequency(section.ac_line_frequency.get()),
+        declared_samples: count(section.number_of_samples.get()),
+        declared_blocks: count(section.number_of_blocks.get()),
+    })
+}
+
+fn parse_subject(section: &Section3) -> Subject {
+    let gmt_offset = section.gmt_offset.get();
+    Subject {
+        name_1: text(&section.subject_name_1),
+        name_2: text(&section.subject_name_2),
+        id: text(&section.subject_id),
+        recording_location: text(&section.recording_location),
+        gmt_offset_s: (-86_400..=86_400)
+            .contains(&gmt_offset)
+            .then_some(gmt_offset),
+    }
+}

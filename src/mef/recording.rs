@@ -1,0 +1,156 @@
+//! A session as it was found: channels, segments, block indices. Immutable, and
+//! shared by everybody who reads from it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::MefError;
+use super::identity::SegmentIdentity;
+use super::index::BlockIndex;
+use super::metadata::{Acquisition, Subject};
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    /// The session folder's name without `.mefd`.
+    pub name: String,
+    /// The session folder, as it was asked for.
+    pub path: PathBuf,
+    /// Readable time-series channels in byte order of their names.
+    pub channels: Vec<Channel>,
+    /// Channels that stand in the folder and cannot be read, with the reason.
+    pub unreadable: Vec<UnreadableChannel>,
+    /// Names of the video channels, which have no samples.
+    pub video_channels: Vec<String>,
+    /// Subject metadata of the first channel.
+    pub subject: Subject,
+}
+
+impl Recording {
+    /// Folder of the channel named `name`.
+    pub(crate) fn channel_folder(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.timd"))
+    }
+
+    /// Position of the channel named `name`.
+    pub fn channel_position(&self, name: &str) -> Option<usize> {
+        self.channels
+            .binary_search_by(|channel| channel.name.as_str().cmp(name))
+            .ok()
+    }
+
+    /// Earliest start of a channel, absolute uUTC.
+    pub fn start_uutc(&self) -> Option<i64> {
+        self.channels.iter().map(|channel| channel.start_uutc).min()
+    }
+
+    /// Latest end of a channel, absolute uUTC, exclusive.
+    pub fn end_uutc(&self) -> Option<i64> {
+        self.channels.iter().map(|channel| channel.end_uutc).max()
+    }
+
+    /// Bytes that the block indices take in memory.
+    pub fn memory(&self) -> usize {
+        let segments = self.channels.iter().flat_map(|channel| &channel.segments);
+        segments.map(|segment| segment.index.memory()).sum()
+    }
+
+    /// Whether the parts belong together; a recording that came from another
+    /// process is checked before it is used.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let sorted = self.channels.is_sorted_by(|a, b| a.name < b.name);
+        sorted
+            && self.channels.iter().all(|channel| {
+                !channel.segments.is_empty()
+                    && channel.sampling_frequency.is_finite()
+                    && channel.sampling_frequency > 0.0
+                    && channel.segments.iter().all(|s| s.index.is_consistent())
+            })
+    }
+}
+
+/// A channel without a single readable segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnreadableChannel {
+    /// The channel's name.
+    pub name: String,
+    /// What is wrong with its first segment.
+    pub error: MefError,
+}
+
+/// A time-series channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Channel {
+    /// The channel folder's name without `.timd`.
+    pub name: String,
+    /// Samples a second in Hz, the same in all segments.
+    pub sampling_frequency: f64,
+    /// Start of the first sample by the metadata, absolute uUTC.
+    pub start_uutc: i64,
+    /// The instant just after the last sample by the metadata, absolute uUTC.
+    pub end_uutc: i64,
+    /// Readable segments in order of their numbers.
+    pub segments: Vec<Segment>,
+    /// Segments that stand in the folder and cannot be read.
+    pub unreadable: Vec<UnreadableSegment>,
+}
+
+impl Channel {
+    /// Technical metadata, by the first segment.
+    pub fn acquisition(&self) -> Option<&Acquisition> {
+        self.segments.first().map(|segment| &segment.acquisition)
+    }
+
+    /// Number of stored samples; gaps are not stored.
+    pub fn stored_samples(&self) -> u64 {
+        self.segments
+            .iter()
+            .map(|segment| segment.index.total_samples())
+            .sum()
+    }
+
+    /// The first unreadable segment that may hold samples of the window
+    /// `[from, until)`, since a window over it must not pass for a gap.
+    pub fn unreadable_within(&self, from: i64, until: i64) -> Option<&UnreadableSegment> {
+        self.unreadable.iter().find(|segment| {
+            segment.not_before.is_none_or(|start| start < until)
+                && segment.not_after.is_none_or(|end| end > from)
+        })
+    }
+}
+
+/// A segment of a channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Number from the folder's name.
+    pub number: u64,
+    /// Name of the folder and of its files, without extension.
+    pub stem: String,
+    /// Start by the data file's header and index, absolute uUTC.
+    pub start_uutc: i64,
+    /// End by the data file's header and index, absolute uUTC.
+    pub end_uutc: i64,
+    /// Technical metadata.
+    pub acquisition: Acquisition,
+    /// Which files these were.
+    pub identity: SegmentIdentity,
+    /// The blocks.
+    pub index: BlockIndex,
+}
+
+/// A segment that cannot be read. Its time span is unknown, and can only lie
+/// between its neighbours by number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnreadableSegment {
+    /// Number from the folder's name.
+    pub number: u64,
+    /// Name of the folder and of its files, without extension.
+    pub stem: String,
+    /// What is wrong with it.
+    pub error: MefError,
+    /// End of the readable segment before it, if there is one.
+    pub not_before: Option<i64>,
+    /// Start of the readable segment after it, if there is one.
+    pub not_after: Option<i64>,
+}

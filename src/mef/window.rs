@@ -1,0 +1,190 @@
+//! Reading one channel's window straight from the files: what command-line
+//! tools do. Servers go through the engine, where workers decode and a cache
+//! remembers.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use thiserror::Error;
+
+use super::blocks::{DamagedBlock, DecodedBlock, Scratch, SegmentReader};
+use super::error::MefError;
+use super::place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, place};
+use super::recording::{Channel, Recording};
+
+/// Why a window cannot be read.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A file is missing, unreadable or malformed.
+    #[error(transparent)]
+    Mef(#[from] MefError),
+    /// A block within the window cannot be decoded.
+    #[error(transparent)]
+    Damaged(#[from] DamagedBlock),
+    /// A segment that may belong to the window cannot be read.
+    #[error("channel {channel}, segment {segment}: {error}")]
+    UnreadableSegment {
+        /// Name of the channel.
+        channel: String,
+        /// Stem of the segment.
+        segment: String,
+        /// Why.
+        error: MefError,
+    },
+    /// The conversion factor is not a finite number, so that counts cannot be
+    /// scaled.
+    #[error("channel {channel}, segment {segment}: units conversion factor {factor} is not usable")]
+    ConversionFactor {
+        /// Name of the channel.
+        channel: String,
+        /// Stem of the segment.
+        segment: String,
+        /// As stored.
+        factor: f64,
+    },
+}
+
+/// Refuses a window that an unreadable segment may have samples in.
+pub(crate) fn check_readable(channel: &Channel, grid: &Grid) -> Result<(), ReadError> {
+    match channel.unreadable_within(grid.start_uutc(), grid.end_uutc()) {
+        None => Ok(()),
+        Some(segment) => Err(ReadError::UnreadableSegment {
+            channel: channel.name.clone(),
+            segment: segment.stem.clone(),
+            error: segment.error.clone(),
+        }),
+    }
+}
+
+/// The scale of a channel's segment under a rule; counts are wanted as they are
+/// where `unscaled` is set.
+pub(crate) fn scale_of(
+    channel: &Channel,
+    segment: usize,
+    rule: Rule,
+    unscaled: bool,
+) -> Result<Scale, ReadError> {
+    let null_is_gap = rule == Rule::Pymef;
+    let Some(segment) = channel.segments.get(segment).filter(|_| !unscaled) else {
+        let factor = 1.0;
+        return Ok(Scale {
+            factor,
+            null_is_gap,
+        });
+    };
+    match segment.acquisition.scale() {
+        Some(factor) => Ok(Scale {
+            factor,
+            null_is_gap,
+        }),
+        None => Err(ReadError::ConversionFactor {
+            channel: channel.name.clone(),
+            segment: segment.stem.clone(),
+            factor: segment.acquisition.units_conversion_factor,
+        }),
+    }
+}
+
+/// Reads one window of one channel, a range of columns at a time.
+pub struct ChannelReader<'a> {
+    recording: &'a Recording,
+    channel: &'a Channel,
+    placement: Placement,
+    open: HashMap<u32, SegmentReader>,
+    scratch: Scratch,
+    samples: Vec<i32>,
+    blocks: Vec<DecodedBlock>,
+}
+
+impl<'a> ChannelReader<'a> {
+    /// A reader of `channel`, which must be one of the recording's.
+    ///
+    /// # Errors
+    /// [`ReadError::UnreadableSegment`] where the window may hold samples of one.
+    pub fn new(
+        recording: &'a Recording,
+        channel: &'a Channel,
+        grid: Grid,
+    ) -> Result<Self, ReadError> {
+        check_readable(channel, &grid)?;
+        Ok(Self {
+            recording,
+            channel,
+            placement: Placement::new(grid, channel),
+            open: HashMap::new(),
+            scratch: Scratch::default(),
+            samples: Vec::new(),
+            blocks: Vec::new(),
+        })
+    }
+
+    /// Fills `row` with the columns from `first_column` on.
+    ///
+    /// # Errors
+    /// [`ReadError`] where a block that the columns need cannot be read; nothing
+    /// but a gap is ever left as one.
+    pub fn read<T: SampleValue>(
+        &mut self,
+        first_column: u64,
+        row: &mut [T],
+        unscaled: bool,
+    ) -> Result<(), ReadError> {
+        row.fill(T::GAP);
+        let columns: Range<u64> = first_column..first_column.saturating_add(row.len() as u64);
+        for position in self.placement.blocks(self.channel, columns) {
+            self.place_block(position, first_column, row, unscaled)?;
+        }
+        Ok(())
+    }
+
+    fn place_block<T: SampleValue>(
+        &mut self,
+        position: BlockPosition,
+        first_column: u64,
+        row: &mut [T],
+        unscaled: bool,
+    ) -> Result<(), ReadError> {
+        let BlockPosition { segment, block } = position;
+        let rule = self.placement.grid().rule();
+        let scale = scale_of(self.channel, segment as usize, rule, unscaled)?;
+        self.samples.clear();
+        self.blocks.clear();
+        let channel = self.channel;
+        let Some(stem) = channel
+            .segments
+            .get(segment as usize)
+            .map(|s| s.stem.as_str())
+        else {
+            return Ok(());
+        };
+        if !self.open.contains_key(&segment) {
+            let folder = self.recording.channel_folder(&channel.name);
+            self.open
+                .insert(segment, SegmentReader::open(&folder, stem)?);
+        }
+        if let Some(reader) = self.open.get(&segment) {
+            let (samples, blocks) = (&mut self.samples, &mut self.blocks);
+            reader.decode(block as usize, 1, &mut self.scratch, samples, blocks);
+        }
+        for decoded in &self.blocks {
+            if let Some(damage) = &decoded.damage {
+                return Err(DamagedBlock {
+                    channel: channel.name.clone(),
+                    segment: stem.to_owned(),
+                    block,
+                    start_uutc: decoded.start_uutc,
+                    damage: damage.clone(),
+                }
+                .into());
+            }
+            let column = self
+                .placement
+                .column(position, decoded.start_uutc, decoded.samples);
+            if let Some(column) = column {
+                place(&self.samples, column, scale, first_column, row);
+            }
+        }
+        Ok(())
+    }
+}
