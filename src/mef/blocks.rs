@@ -78,9 +78,29 @@ impl SegmentReader {
         })
     }
 
-    /// Which files these are.
-    pub fn identity(&self) -> &SegmentIdentity {
-        &self.identity
+    /// Checks that these are the files that a recording was opened from,
+    /// possibly grown since.
+    ///
+    /// # Errors
+    /// [`MefError::Changed`] where they are others.
+    pub fn check_identity(&self, expected: &SegmentIdentity) -> Result<(), MefError> {
+        if self.identity.continues(expected) {
+            Ok(())
+        } else {
+            Err(self.changed())
+        }
+    }
+
+    /// The error that says that the files are not the ones they were.
+    pub fn changed(&self) -> MefError {
+        MefError::Changed {
+            file: self.data_path.clone(),
+        }
+    }
+
+    /// Number of blocks in the index.
+    pub fn blocks(&self) -> usize {
+        self.index.len()
     }
 
     /// Bytes that the index takes in memory.

@@ -21,6 +21,13 @@ pub struct SegmentIdentity {
     pub data: FileIdentity,
 }
 
+impl SegmentIdentity {
+    /// Whether these are the same files as `earlier`, possibly grown since.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        self.index.continues(&earlier.index) && self.data.continues(&earlier.data)
+    }
+}
+
 /// Identity of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIdentity {
@@ -64,6 +71,12 @@ impl FileIdentity {
         self.size
     }
 
+    fn continues(&self, earlier: &Self) -> bool {
+        let same =
+            (self.device, self.inode, self.uuid) == (earlier.device, earlier.inode, earlier.uuid);
+        same && self.size >= earlier.size
+    }
+
     /// Whether the file at `path` is still this one, or this one grown: bytes
     /// before the known end of a recording never change (format section 13.2).
     ///
@@ -78,7 +91,7 @@ impl FileIdentity {
         if now == *self {
             return Ok(true);
         }
-        if (now.device, now.inode) != (self.device, self.inode) || now.size < self.size {
+        if !now.continues(self) {
             return Ok(false);
         }
         let uuid = File::open(path)

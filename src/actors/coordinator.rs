@@ -1,0 +1,545 @@
+//! The coordinator of decoding.
+//!
+//! Owns the table of pages in flight: who waits for which page, what is queued
+//! in which class, which job decodes it. A page is decoded once however many
+//! want it; requests go before predictions; work whose reader died goes to
+//! another. It reads no file.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::WrapFuture;
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use tokio::sync::oneshot;
+
+use super::cache::{Cache, LookUp, Store};
+use super::file_manager::{FileManager, RecordingChanged};
+use super::flights::{Class, Completed, Flights, Progress};
+use super::settings::Settings;
+use super::supervisor::{RunJob, WorkerSupervisor};
+use crate::error::Error;
+use crate::mef::MefError;
+use crate::worker::bridge::JobEvent;
+use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId};
+use crate::worker::protocol::{Job, JobId, PageOutcome, SegmentWork, Work};
+
+/// Readers that may die of a page or a session before it is given up.
+const MAX_ATTEMPTS: u32 = 2;
+/// Pages of one job at least, where there are so many: below, the round trip
+/// costs more than the decoding.
+const MIN_JOB_PAGES: usize = 4;
+/// Pages of one job at most: about a millisecond of decoding each.
+const MAX_JOB_PAGES: usize = 64;
+/// Samples of one job at most, one page excepted.
+const MAX_JOB_SAMPLES: u64 = 256 * 1024;
+/// Pages of a job that only predictions want: it must be over soon when a
+/// request comes.
+const MAX_PREDICTED_PAGES: usize = 16;
+
+/// Wait before a job that nobody could take is offered again.
+const RETURN_PAUSE: Duration = Duration::from_millis(2);
+
+/// Figures of the coordinator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoordinatorStatistics {
+    /// Pages that were decoded.
+    pub decoded: u64,
+    /// Of these, pages that only a prediction wanted.
+    pub decoded_for_predictions: u64,
+    /// Pages that a request wanted while they were in flight already.
+    pub joined: u64,
+    /// Pages that failed.
+    pub failed: u64,
+    /// Jobs whose reader died.
+    pub lost_jobs: u64,
+    /// Requests that were refused because too many pages are in flight.
+    pub refused: u64,
+    /// Pages in flight now.
+    pub in_flight: u64,
+}
+
+/// A request's pages, each with its outcome, in the order of the request.
+pub(crate) type Fetched = Result<Vec<Result<Arc<Page>, Error>>, Error>;
+
+/// A job that a reader has.
+struct Running {
+    kind: Kind,
+    predicted: bool,
+}
+
+enum Kind {
+    /// Empty once it is answered: the job's end is still to come.
+    Open(Option<PendingOpen>),
+    Decode {
+        keys: Vec<PageKey>,
+        /// Pages that are answered; the reader works in order.
+        answered: usize,
+    },
+}
+
+/// A session that is to be opened.
+struct PendingOpen {
+    path: PathBuf,
+    reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
+    attempts: u32,
+}
+
+/// The coordinator actor.
+pub(crate) struct Coordinator {
+    cache: Addr<Cache>,
+    file_manager: Addr<FileManager>,
+    supervisor: Addr<WorkerSupervisor>,
+    mailbox: usize,
+    queued_pages: usize,
+    opens: VecDeque<PendingOpen>,
+    flights: Flights,
+    running: HashMap<JobId, Running>,
+    next_job: JobId,
+    capacity: Capacity,
+    statistics: CoordinatorStatistics,
+}
+
+impl Coordinator {
+    pub(crate) fn new(
+        settings: &Settings,
+        cache: Addr<Cache>,
+        file_manager: Addr<FileManager>,
+        supervisor: Addr<WorkerSupervisor>,
+    ) -> Self {
+        Self {
+            cache,
+            file_manager,
+            supervisor,
+            mailbox: settings.mailbox,
+            queued_pages: settings.queued_pages,
+            opens: VecDeque::new(),
+            flights: Flights::default(),
+            running: HashMap::new(),
+            next_job: 1,
+            capacity: Capacity::default(),
+            statistics: CoordinatorStatistics::default(),
+        }
+    }
+
+    /// Asks the cache for pages that have just come into flight.
+    fn look_up(&mut self, keys: Vec<PageKey>, prediction: bool, context: &mut Context<Self>) {
+        if keys.is_empty() {
+            return;
+        }
+        let question = LookUp {
+            keys: keys.clone(),
+            prediction,
+        };
+        // A cache that is gone is a cache that misses; the watchdog rebuilds it.
+        let answer =
+            self.cache
+                .send(question)
+                .into_actor(self)
+                .map(move |pages, coordinator, _| {
+                    let mut pages = pages.unwrap_or_default().into_iter();
+                    for key in keys {
+                        match pages.next().flatten() {
+                            Some(page) => coordinator.flights.complete(key, &Ok(page)),
+                            None => coordinator.flights.enqueue(key),
+                        };
+                    }
+                    coordinator.dispatch();
+                });
+        context.spawn(answer);
+    }
+
+    /// Gives out work while there is room: opens, then requests, then
+    /// predictions. One place a reader is kept free of predictions.
+    fn dispatch(&mut self) {
+        while self.running.len() < self.capacity.jobs {
+            if let Some(open) = self.opens.pop_front() {
+                if !open.reply.is_closed() {
+                    let work = Work::Open(open.path.clone());
+                    let suspect = open.attempts > 0;
+                    self.run(
+                        work,
+                        suspect,
+                        Running {
+                            kind: Kind::Open(Some(open)),
+                            predicted: false,
+                        },
+                    );
+                }
+                continue;
+            }
+            let waiting = self.flights.queued(Class::Request);
+            let share = waiting.div_ceil(self.capacity.readers.max(1));
+            let pages = share.clamp(MIN_JOB_PAGES, MAX_JOB_PAGES);
+            if self.run_pages(Class::Request, pages) {
+                continue;
+            }
+            let predicted = self.running.values().filter(|job| job.predicted).count();
+            if predicted >= self.capacity.readers
+                || !self.run_pages(Class::Prediction, MAX_PREDICTED_PAGES)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Starts one job of a class; `false` where nothing is queued.
+    fn run_pages(&mut self, class: Class, pages: usize) -> bool {
+        let (keys, suspect) = self.flights.take(class, pages, MAX_JOB_SAMPLES);
+        if keys.is_empty() {
+            return false;
+        }
+        let work = Work::Decode(self.segment_work(&keys));
+        self.run(
+            work,
+            suspect,
+            Running {
+                kind: Kind::Decode { keys, answered: 0 },
+                predicted: class == Class::Prediction,
+            },
+        );
+        true
+    }
+
+    fn run(&mut self, work: Work, suspect: bool, running: Running) {
+        let id = self.next_job;
+        self.next_job += 1;
+        self.running.insert(id, running);
+        let job = Arc::new(Job { id, work });
+        // Bounded by the capacity that the supervisor announced.
+        self.supervisor.do_send(RunJob { job, suspect });
+    }
+
+    /// The pages' blocks, neighbours of one segment together, in order.
+    fn segment_work(&self, keys: &[PageKey]) -> Vec<SegmentWork> {
+        let mut work: Vec<SegmentWork> = Vec::new();
+        let mut last: Option<(RecordingId, u32, u32)> = None;
+        for key in keys {
+            let Some(recording) = self.flights.recording(key) else {
+                continue;
+            };
+            let Some((channel, segment, run)) = recording.run_of(key) else {
+                continue;
+            };
+            let place = (key.recording, key.channel, key.segment);
+            if last.replace(place) == Some(place)
+                && let Some(current) = work.last_mut()
+            {
+                current.runs.push(run);
+            } else {
+                work.push(SegmentWork {
+                    channel_folder: recording.channel_folder(channel),
+                    stem: segment.stem.clone(),
+                    identity: segment.identity,
+                    runs: vec![run],
+                });
+            }
+        }
+        work
+    }
+
+    fn pages_decoded(&mut self, job: JobId, pages: Vec<PageOutcome>) {
+        let Some(Running {
+            kind: Kind::Decode { keys, answered },
+            predicted,
+        }) = self.running.get_mut(&job)
+        else {
+            return;
+        };
+        let mut decoded = Vec::new();
+        for (number, outcome) in pages {
+            let Some(&key) = keys.get(number as usize) else {
+                continue;
+            };
+            *answered = number as usize + 1;
+            let outcome = outcome.map(Arc::new).map_err(|error| {
+                if let MefError::Changed { .. } | MefError::NotFound { .. } = error {
+                    self.file_manager.do_send(RecordingChanged(key.recording));
+                }
+                Error::Mef(error)
+            });
+            let completed = self.flights.complete(key, &outcome);
+            match outcome {
+                Ok(page) => {
+                    let predicted = *predicted && completed == Completed::Unwanted;
+                    self.statistics.decoded += 1;
+                    self.statistics.decoded_for_predictions += u64::from(predicted);
+                    decoded.push((key, page, predicted));
+                }
+                Err(_) => self.statistics.failed += 1,
+            }
+        }
+        // Before any later look-up of these pages, since mailboxes keep order;
+        // bounded by the pages in flight.
+        self.cache.do_send(Store { pages: decoded });
+    }
+
+    /// Puts the rest of a job back, with `charge` deciding about its first
+    /// unanswered page.
+    fn put_back(&mut self, running: Running, charge: Charge) {
+        match running.kind {
+            Kind::Open(None) => {}
+            Kind::Open(Some(mut open)) => {
+                open.attempts += u32::from(charge == Charge::Attempt);
+                match charge {
+                    Charge::Failure(error) => {
+                        // Whoever asked may be gone.
+                        let _ = open.reply.send(Err(error));
+                    }
+                    _ if open.attempts >= MAX_ATTEMPTS => {
+                        let path = open.path.display().to_string();
+                        let _ = open.reply.send(Err(Error::PoisonedSession(path)));
+                    }
+                    _ => self.opens.push_front(open),
+                }
+            }
+            Kind::Decode { keys, answered } => {
+                let Some((&culprit, rest)) = keys.get(answered..).and_then(<[_]>::split_first)
+                else {
+                    return;
+                };
+                for &key in rest.iter().rev() {
+                    self.flights.return_to_queue(key);
+                }
+                let failure = match charge {
+                    Charge::None => None,
+                    Charge::Failure(error) => Some(error),
+                    Charge::Attempt => {
+                        let attempts = self.flights.charge(culprit);
+                        (attempts >= MAX_ATTEMPTS).then(|| self.poisoned(&culprit, attempts))
+                    }
+                };
+                match failure {
+                    None => self.flights.return_to_queue(culprit),
+                    Some(error) => {
+                        self.statistics.failed += 1;
+                        self.flights.complete(culprit, &Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn poisoned(&self, key: &PageKey, attempts: u32) -> Error {
+        let place = self.flights.recording(key).and_then(|recording| {
+            let (channel, segment, _) = recording.run_of(key)?;
+            Some((channel.name.clone(), segment.stem.clone()))
+        });
+        let (channel, segment) = place.unwrap_or_default();
+        Error::PoisonedPage {
+            channel,
+            segment,
+            first_block: key.first_block,
+            attempts,
+        }
+    }
+}
+
+/// What the loss of a job costs its first unanswered page.
+#[derive(PartialEq)]
+enum Charge {
+    /// Nothing: the job was never started.
+    None,
+    /// One attempt.
+    Attempt,
+    /// The page fails with this.
+    Failure(Error),
+}
+
+impl Actor for Coordinator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(self.mailbox);
+    }
+}
+
+/// Asks for a session to be opened.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct OpenSession {
+    pub(crate) path: PathBuf,
+    /// Dropping the other end cancels what has not begun.
+    pub(crate) reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
+}
+
+impl Handler<OpenSession> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, OpenSession { path, reply }: OpenSession, _: &mut Self::Context) {
+        self.opens.push_back(PendingOpen {
+            path,
+            reply,
+            attempts: 0,
+        });
+        self.dispatch();
+    }
+}
+
+/// Asks for pages of a recording.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Fetch {
+    pub(crate) recording: Arc<PagedRecording>,
+    pub(crate) pages: Vec<PageKey>,
+    /// Dropping the other end cancels what nobody else wants and has not begun.
+    pub(crate) reply: oneshot::Sender<Fetched>,
+}
+
+impl Handler<Fetch> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, fetch: Fetch, context: &mut Self::Context) {
+        let Fetch {
+            recording,
+            pages,
+            reply,
+        } = fetch;
+        if self.flights.len() + pages.len() > self.queued_pages {
+            self.statistics.refused += 1;
+            let _ = reply.send(Err(Error::LimitExceeded {
+                limit: "limits.queued_pages",
+                value: self.queued_pages as u64,
+            }));
+            return;
+        }
+        let (new, joined) = self.flights.request(&recording, &pages, reply);
+        self.statistics.joined += joined;
+        self.look_up(new, false, context);
+    }
+}
+
+/// Announces pages that may be wanted soon. Replaces what the same reader was
+/// expected to want before.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Predict {
+    /// Who is expected to want them.
+    pub(crate) reader: u64,
+    pub(crate) recording: Arc<PagedRecording>,
+    pub(crate) pages: Vec<PageKey>,
+}
+
+impl Handler<Predict> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, predict: Predict, context: &mut Self::Context) {
+        let Predict {
+            reader,
+            recording,
+            mut pages,
+        } = predict;
+        self.flights.cancel_predictions(|_, owner| owner == reader);
+        // Predictions take at most half of the table.
+        let room = (self.queued_pages / 2).saturating_sub(self.flights.len());
+        pages.truncate(room);
+        let new = self.flights.predict(&recording, &pages, reader);
+        self.look_up(new, true, context);
+    }
+}
+
+/// Forgets the predictions for a recording that was closed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CancelPredictions(pub(crate) RecordingId);
+
+impl Handler<CancelPredictions> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, CancelPredictions(id): CancelPredictions, _: &mut Self::Context) {
+        self.flights
+            .cancel_predictions(|key, _| key.recording == id);
+    }
+}
+
+/// How much the readers can take at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Capacity {
+    /// Readers that can work at the same time.
+    pub(crate) readers: usize,
+    /// Jobs that may be given out.
+    pub(crate) jobs: usize,
+}
+
+impl Handler<Capacity> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, capacity: Capacity, _: &mut Self::Context) {
+        self.capacity = capacity;
+        self.dispatch();
+    }
+}
+
+/// News of a job.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct JobNews {
+    pub(crate) job: JobId,
+    pub(crate) event: JobEvent,
+}
+
+impl Handler<JobNews> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, JobNews { job, event }: JobNews, context: &mut Self::Context) {
+        let charge = match event {
+            JobEvent::Pages(pages) => return self.pages_decoded(job, pages),
+            JobEvent::Opened(opened) => {
+                if let Some(Running {
+                    kind: Kind::Open(open),
+                    ..
+                }) = self.running.get_mut(&job)
+                    && let Some(open) = open.take()
+                {
+                    // Whoever asked may be gone.
+                    let _ = open.reply.send(opened.map_err(Error::Mef));
+                }
+                return;
+            }
+            JobEvent::Done => {
+                self.running.remove(&job);
+                return self.dispatch();
+            }
+            JobEvent::Returned => {
+                if let Some(running) = self.running.remove(&job) {
+                    self.put_back(running, Charge::None);
+                }
+                // Not at once: whoever had no room has none yet.
+                context.run_later(RETURN_PAUSE, |coordinator, _| coordinator.dispatch());
+                return;
+            }
+            JobEvent::Lost => {
+                self.statistics.lost_jobs += 1;
+                Charge::Attempt
+            }
+            JobEvent::Panicked(message) => {
+                tracing::error!(%message, "decoder panicked");
+                Charge::Failure(Error::DecoderPanicked(message))
+            }
+        };
+        if let Some(running) = self.running.remove(&job) {
+            self.put_back(running, charge);
+        }
+        self.dispatch();
+    }
+}
+
+/// Asks for the coordinator's figures.
+#[derive(Message)]
+#[rtype(result = "CoordinatorStatistics")]
+pub(crate) struct CountFlights;
+
+impl Handler<CountFlights> for Coordinator {
+    type Result = MessageResult<CountFlights>;
+
+    fn handle(&mut self, _: CountFlights, _: &mut Self::Context) -> Self::Result {
+        let Progress { in_flight } = self.flights.progress();
+        MessageResult(CoordinatorStatistics {
+            in_flight,
+            ..self.statistics
+        })
+    }
+}

@@ -1,0 +1,317 @@
+//! The table of pages in flight: plain data, without an actor around it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::coordinator::Fetched;
+use crate::error::Error;
+use crate::worker::page::{Page, PageKey, PagedRecording};
+
+/// Why a page is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Somebody waits for it.
+    Request,
+    /// Somebody may want it soon.
+    Prediction,
+}
+
+/// Whether anybody waited for a page that was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Completed {
+    /// Somebody waits, or did until it was cancelled.
+    Wanted,
+    /// Only a prediction was behind it.
+    Unwanted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The cache has been asked.
+    LookingUp,
+    /// Waits for a job.
+    Queued(Class),
+    /// In a job.
+    Running,
+}
+
+struct Flight {
+    recording: Arc<PagedRecording>,
+    stage: Stage,
+    /// Requests that wait, and the position of the page in each.
+    waiters: Vec<(u64, usize)>,
+    /// Readers that died of the page.
+    attempts: u32,
+    /// Who is expected to want it, where nobody has asked.
+    predicted_for: Option<u64>,
+}
+
+/// A request whose pages are not all there.
+struct Request {
+    pages: Vec<Option<Result<Arc<Page>, Error>>>,
+    missing: usize,
+    reply: oneshot::Sender<Fetched>,
+}
+
+/// Figures of the table.
+pub(crate) struct Progress {
+    pub(crate) in_flight: u64,
+}
+
+/// All pages in flight, and the requests that wait for them.
+#[derive(Default)]
+pub(crate) struct Flights {
+    flights: HashMap<PageKey, Flight>,
+    requests: HashMap<u64, Request>,
+    next_request: u64,
+    /// Keys by class. A key whose flight has moved on is passed over.
+    request_queue: VecDeque<PageKey>,
+    prediction_queue: VecDeque<PageKey>,
+}
+
+impl Flights {
+    /// Number of pages in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            in_flight: self.flights.len() as u64,
+        }
+    }
+
+    /// Number of pages that wait for a job; an upper bound.
+    pub(crate) fn queued(&self, class: Class) -> usize {
+        match class {
+            Class::Request => self.request_queue.len(),
+            Class::Prediction => self.prediction_queue.len(),
+        }
+    }
+
+    /// The recording of a page in flight.
+    pub(crate) fn recording(&self, key: &PageKey) -> Option<&Arc<PagedRecording>> {
+        self.flights.get(key).map(|flight| &flight.recording)
+    }
+
+    /// Takes a request in. The result names the pages that have come into
+    /// flight by it and must be looked up, and counts those that it joined.
+    pub(crate) fn request(
+        &mut self,
+        recording: &Arc<PagedRecording>,
+        pages: &[PageKey],
+        reply: oneshot::Sender<Fetched>,
+    ) -> (Vec<PageKey>, u64) {
+        if pages.is_empty() {
+            // Whoever asked may be gone.
+            let _ = reply.send(Ok(Vec::new()));
+            return (Vec::new(), 0);
+        }
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(
+            request,
+            Request {
+                pages: vec![None; pages.len()],
+                missing: pages.len(),
+                reply,
+            },
+        );
+        let mut new = Vec::new();
+        let mut joined = 0;
+        for (&key, position) in pages.iter().zip(0..) {
+            let flight = self.flights.entry(key).or_insert_with(|| {
+                new.push(key);
+                Flight::new(Arc::clone(recording))
+            });
+            flight.waiters.push((request, position));
+            flight.predicted_for = None;
+            if flight.stage == Stage::Queued(Class::Prediction) {
+                flight.stage = Stage::Queued(Class::Request);
+                self.request_queue.push_back(key);
+            }
+            joined += 1;
+        }
+        let joined = joined - new.len() as u64;
+        (new, joined)
+    }
+
+    /// Takes a prediction in. The result names the pages that have come into
+    /// flight by it and must be looked up.
+    pub(crate) fn predict(
+        &mut self,
+        recording: &Arc<PagedRecording>,
+        pages: &[PageKey],
+        reader: u64,
+    ) -> Vec<PageKey> {
+        let mut new = Vec::new();
+        for &key in pages {
+            self.flights.entry(key).or_insert_with(|| {
+                new.push(key);
+                Flight {
+                    predicted_for: Some(reader),
+                    ..Flight::new(Arc::clone(recording))
+                }
+            });
+        }
+        new
+    }
+
+    /// Drops queued pages that only a prediction wants, of those that `which`
+    /// picks by page and expected reader.
+    pub(crate) fn cancel_predictions(&mut self, which: impl Fn(&PageKey, u64) -> bool) {
+        let flights = &mut self.flights;
+        self.prediction_queue.retain(|key| {
+            let Some(flight) = flights.get(key) else {
+                return false;
+            };
+            let queued = flight.stage == Stage::Queued(Class::Prediction);
+            let cancelled = queued
+                && flight
+                    .predicted_for
+                    .is_some_and(|reader| which(key, reader));
+            if cancelled {
+                flights.remove(key);
+            }
+            queued && !cancelled
+        });
+    }
+
+    /// Puts a page that the cache does not have into its queue. A prediction
+    /// that is no longer of interest is queued all the same: it was looked up
+    /// before its successor came.
+    pub(crate) fn enqueue(&mut self, key: PageKey) -> Completed {
+        let Some(flight) = self.flights.get_mut(&key) else {
+            return Completed::Unwanted;
+        };
+        if flight.waiters.is_empty() {
+            flight.stage = Stage::Queued(Class::Prediction);
+            self.prediction_queue.push_back(key);
+            Completed::Unwanted
+        } else {
+            flight.stage = Stage::Queued(Class::Request);
+            self.request_queue.push_back(key);
+            Completed::Wanted
+        }
+    }
+
+    /// Puts a page of an unfinished job back to the head of its queue.
+    pub(crate) fn return_to_queue(&mut self, key: PageKey) {
+        let Some(flight) = self.flights.get_mut(&key) else {
+            return;
+        };
+        if flight.waiters.is_empty() {
+            flight.stage = Stage::Queued(Class::Prediction);
+            self.prediction_queue.push_front(key);
+        } else {
+            flight.stage = Stage::Queued(Class::Request);
+            self.request_queue.push_front(key);
+        }
+    }
+
+    /// Counts a reader that died of the page and returns the count.
+    pub(crate) fn charge(&mut self, key: PageKey) -> u32 {
+        self.flights.get_mut(&key).map_or(0, |flight| {
+            flight.attempts += 1;
+            flight.attempts
+        })
+    }
+
+    /// Takes pages for one job from the head of a queue, and says whether a
+    /// reader has died of them. Such a page goes alone. Pages whose requests
+    /// were all cancelled are dropped.
+    pub(crate) fn take(
+        &mut self,
+        class: Class,
+        max_pages: usize,
+        max_samples: u64,
+    ) -> (Vec<PageKey>, bool) {
+        let mut keys = Vec::new();
+        let mut samples = 0;
+        while keys.len() < max_pages {
+            let queue = match class {
+                Class::Request => &mut self.request_queue,
+                Class::Prediction => &mut self.prediction_queue,
+            };
+            let Some(key) = queue.pop_front() else {
+                break;
+            };
+            let Some(flight) = self.flights.get_mut(&key) else {
+                continue;
+            };
+            if flight.stage != Stage::Queued(class) {
+                continue;
+            }
+            let abandoned = class == Class::Request
+                && flight.waiters.iter().all(|(request, _)| {
+                    self.requests
+                        .get(request)
+                        .is_none_or(|request| request.reply.is_closed())
+                });
+            let run = flight.recording.run_of(&key).map(|(_, _, run)| run);
+            let Some(run) = run.filter(|_| !abandoned) else {
+                self.complete(key, &Err(Error::Stopped));
+                continue;
+            };
+            samples += run.samples;
+            let suspect = flight.attempts > 0;
+            let full = samples > max_samples || suspect;
+            if full && !keys.is_empty() {
+                queue.push_front(key);
+                break;
+            }
+            flight.stage = Stage::Running;
+            keys.push(key);
+            if suspect {
+                return (keys, true);
+            }
+        }
+        (keys, false)
+    }
+
+    /// Ends a page's flight: everybody who waits for it gets the outcome.
+    pub(crate) fn complete(
+        &mut self,
+        key: PageKey,
+        outcome: &Result<Arc<Page>, Error>,
+    ) -> Completed {
+        let Some(flight) = self.flights.remove(&key) else {
+            return Completed::Unwanted;
+        };
+        for &(id, position) in &flight.waiters {
+            let Some(request) = self.requests.get_mut(&id) else {
+                continue;
+            };
+            if let Some(page) = request.pages.get_mut(position) {
+                *page = Some(outcome.clone());
+            }
+            request.missing = request.missing.saturating_sub(1);
+            if request.missing == 0
+                && let Some(request) = self.requests.remove(&id)
+            {
+                let pages = request.pages.into_iter().flatten().collect();
+                // Whoever asked may be gone.
+                let _ = request.reply.send(Ok(pages));
+            }
+        }
+        if flight.waiters.is_empty() {
+            Completed::Unwanted
+        } else {
+            Completed::Wanted
+        }
+    }
+}
+
+impl Flight {
+    fn new(recording: Arc<PagedRecording>) -> Self {
+        Self {
+            recording,
+            stage: Stage::LookingUp,
+            waiters: Vec::new(),
+            attempts: 0,
+            predicted_for: None,
+        }
+    }
+}

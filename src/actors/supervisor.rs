@@ -1,0 +1,584 @@
+//! The worker supervisor.
+//!
+//! Owns the worker slots: starts, watches, kills and restarts worker processes
+//! through their bridge threads, and falls back to the in-process reader when
+//! no worker can run. It hands out jobs and passes their news on to the
+//! coordinator; what a job means it does not know.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use tokio::sync::oneshot;
+
+use super::coordinator::{Capacity, Coordinator, JobNews};
+use super::in_process::{CloseInProcess, InProcessReader, ReadInProcess};
+use super::settings::Settings;
+use crate::worker::bridge::{
+    self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
+};
+use crate::worker::protocol::{Job, JobId};
+use crate::worker::{is_initialised, kill, rescue};
+
+/// How often limits are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// A killed worker whose bridge does not report within this time is stuck in
+/// the kernel: it is abandoned and replaced.
+const ABANDON_LIMIT: Duration = Duration::from_secs(2);
+/// Starts that fail in a row before the slot rests.
+const FAILED_STARTS: u32 = 3;
+/// A worker that lived this long ends the series of its slot's restarts.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// State of one worker slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// Number of the slot.
+    pub slot: usize,
+    /// Process id, while there is a process.
+    pub pid: Option<u32>,
+    /// What the slot is doing.
+    pub state: WorkerState,
+    /// Jobs that the worker has.
+    pub jobs: usize,
+    /// How often the slot's worker was replaced.
+    pub restarts: u64,
+}
+
+/// What a worker slot is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// A process is being started.
+    Starting,
+    /// The worker takes jobs.
+    Ready,
+    /// The worker was killed and is not reaped yet.
+    Ending,
+    /// The slot waits before the next start.
+    Waiting,
+    /// The slot has spent its restarts and rests.
+    Resting,
+    /// No worker will be started again.
+    Off,
+}
+
+/// Figures of the supervisor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SupervisorStatistics {
+    /// The worker slots.
+    pub workers: Vec<WorkerStatus>,
+    /// Whether reads are decoded in the server process.
+    pub in_process: bool,
+    /// Jobs that were done in the server process.
+    pub in_process_jobs: u64,
+    /// Workers that were killed because they made no progress.
+    pub stalled: u64,
+    /// Workers that could not be killed.
+    pub abandoned: u64,
+}
+
+struct Slot {
+    /// Tells the reports of the present bridge from those of earlier ones.
+    generation: u64,
+    state: WorkerState,
+    since: Instant,
+    pid: Option<u32>,
+    commands: Option<SyncSender<Command>>,
+    jobs: Vec<JobId>,
+    last_progress: Instant,
+    backoff: Duration,
+    failed_starts: u32,
+    recent_restarts: VecDeque<Instant>,
+    restarts: u64,
+}
+
+impl Slot {
+    fn enter(&mut self, state: WorkerState) {
+        self.state = state;
+        self.since = Instant::now();
+    }
+}
+
+/// A thread of the in-process reader.
+struct ReaderThread {
+    address: Addr<InProcessReader>,
+    job: Option<JobId>,
+}
+
+/// The supervisor actor.
+pub(crate) struct WorkerSupervisor {
+    settings: Settings,
+    coordinator: Addr<Coordinator>,
+    slots: Vec<Slot>,
+    /// Started when they are first needed.
+    threads: Vec<ReaderThread>,
+    announced: Option<Capacity>,
+    stop: Option<oneshot::Sender<()>>,
+    in_process_jobs: u64,
+    stalled: u64,
+    abandoned: u64,
+}
+
+impl WorkerSupervisor {
+    pub(crate) fn new(settings: &Settings, coordinator: Addr<Coordinator>) -> Self {
+        let workers = if settings.workers > 0 && !is_initialised() {
+            tracing::warn!(
+                "mef3_server::worker::init() was not called at the start of main: \
+                 no worker processes, reads are decoded in this process"
+            );
+            0
+        } else {
+            settings.workers
+        };
+        let slot = || Slot {
+            generation: 0,
+            state: WorkerState::Waiting,
+            since: Instant::now(),
+            pid: None,
+            commands: None,
+            jobs: Vec::new(),
+            last_progress: Instant::now(),
+            backoff: settings.restart_backoff_min,
+            failed_starts: 0,
+            recent_restarts: VecDeque::new(),
+            restarts: 0,
+        };
+        Self {
+            settings: settings.clone(),
+            coordinator,
+            slots: (0..workers).map(|_| slot()).collect(),
+            threads: Vec::new(),
+            announced: None,
+            stop: None,
+            in_process_jobs: 0,
+            stalled: 0,
+            abandoned: 0,
+        }
+    }
+
+    /// Whether no worker runs or will run soon.
+    fn in_process(&self) -> bool {
+        let out = [WorkerState::Resting, WorkerState::Off];
+        self.stop.is_none() && self.slots.iter().all(|slot| out.contains(&slot.state))
+    }
+
+    /// Tells the coordinator how many jobs there is room for.
+    fn announce_capacity(&mut self, context: &mut Context<Self>) {
+        let ready = self
+            .slots
+            .iter()
+            .filter(|slot| slot.state == WorkerState::Ready)
+            .count();
+        let capacity = if self.in_process() {
+            self.start_threads(context);
+            Capacity {
+                readers: self.threads.len(),
+                jobs: self.threads.len(),
+            }
+        } else {
+            Capacity {
+                readers: ready,
+                jobs: ready * JOBS_PER_WORKER,
+            }
+        };
+        if self.announced != Some(capacity) {
+            self.announced = Some(capacity);
+            self.coordinator.do_send(capacity);
+        }
+    }
+
+    fn start_threads(&mut self, context: &mut Context<Self>) {
+        if !self.threads.is_empty() {
+            return;
+        }
+        if !self.slots.is_empty() {
+            tracing::warn!("no worker can run: reads are decoded in the server process");
+        }
+        self.threads = (0..self.settings.in_process_threads)
+            .map(|thread| ReaderThread {
+                address: InProcessReader::start(thread, &self.settings, &context.address()),
+                job: None,
+            })
+            .collect();
+    }
+
+    fn start_worker(&mut self, slot_number: usize, context: &mut Context<Self>) {
+        let Some(slot) = self.slots.get_mut(slot_number) else {
+            return;
+        };
+        slot.generation += 1;
+        slot.enter(WorkerState::Starting);
+        let generation = slot.generation;
+        let supervisor = context.address();
+        let settings = BridgeSettings {
+            name: format!("mef3-worker-{slot_number}"),
+            open_segments: self.settings.open_segments,
+            spawn_limit: self.settings.spawn_limit,
+            page_samples: self.settings.page_samples,
+        };
+        // Reports are bounded by the jobs that the bridge has.
+        let started = bridge::start(settings, move |event| {
+            supervisor.do_send(WorkerReport {
+                source: Source::Worker {
+                    slot: slot_number,
+                    generation,
+                },
+                event,
+            });
+        });
+        match started {
+            Ok(commands) => slot.commands = Some(commands),
+            Err(error) => {
+                tracing::error!(%error, slot = slot_number, "bridge thread cannot be started");
+                self.restart_later(slot_number, context);
+            }
+        }
+    }
+
+    fn worker_up(&mut self, slot_number: usize, pid: Option<u32>) {
+        if let Some(slot) = self.slots.get_mut(slot_number) {
+            slot.pid = pid;
+            slot.failed_starts = 0;
+            slot.enter(WorkerState::Ready);
+            tracing::info!(slot = slot_number, pid, "worker is up");
+        }
+    }
+
+    fn worker_down(&mut self, slot_number: usize, cause: &Cause, context: &mut Context<Self>) {
+        let stopping = self.stop.is_some();
+        let Some(slot) = self.slots.get_mut(slot_number) else {
+            return;
+        };
+        if !stopping {
+            tracing::warn!(slot = slot_number, pid = slot.pid, %cause, "worker is gone");
+        }
+        if matches!(cause, Cause::Spawn(_)) {
+            slot.failed_starts += 1;
+        } else if slot.since.elapsed() > STABLE {
+            slot.backoff = self.settings.restart_backoff_min;
+        }
+        self.restart_later(slot_number, context);
+    }
+
+    /// Takes the slot's jobs from it and starts its next worker after a pause.
+    fn restart_later(&mut self, slot_number: usize, context: &mut Context<Self>) {
+        let settings = &self.settings;
+        let Some(slot) = self.slots.get_mut(slot_number) else {
+            return;
+        };
+        slot.pid = None;
+        slot.commands = None;
+        for job in slot.jobs.drain(..) {
+            self.coordinator.do_send(JobNews {
+                job,
+                event: JobEvent::Lost,
+            });
+        }
+        if self.stop.is_some() {
+            slot.enter(WorkerState::Off);
+            return;
+        }
+        let now = Instant::now();
+        slot.restarts += 1;
+        slot.recent_restarts.push_back(now);
+        slot.recent_restarts
+            .retain(|&at| now - at <= settings.restart_window);
+        let spent = slot.recent_restarts.len() > settings.restart_budget
+            || slot.failed_starts >= FAILED_STARTS;
+        let pause = if spent {
+            slot.recent_restarts.clear();
+            slot.failed_starts = 0;
+            slot.enter(WorkerState::Resting);
+            tracing::error!(slot = slot_number, rest = ?settings.rest, "worker slot rests");
+            settings.rest
+        } else {
+            slot.enter(WorkerState::Waiting);
+            let pause = slot.backoff;
+            slot.backoff = (slot.backoff * 2).min(settings.restart_backoff_max);
+            pause
+        };
+        let generation = slot.generation;
+        context.run_later(pause, move |supervisor, context| {
+            let current = supervisor
+                .slots
+                .get(slot_number)
+                .map(|slot| slot.generation);
+            if supervisor.stop.is_none() && current == Some(generation) {
+                supervisor.start_worker(slot_number, context);
+                supervisor.announce_capacity(context);
+            }
+        });
+    }
+
+    /// Kills what makes no progress, frees what is stuck, abandons what cannot
+    /// be killed.
+    fn tick(&mut self, context: &mut Context<Self>) {
+        let mut abandoned = Vec::new();
+        for (slot, number) in self.slots.iter_mut().zip(0..) {
+            match slot.state {
+                WorkerState::Ready
+                    if !slot.jobs.is_empty()
+                        && slot.last_progress.elapsed() > self.settings.stall_limit =>
+                {
+                    tracing::warn!(slot = number, pid = slot.pid, "worker makes no progress");
+                    self.stalled += 1;
+                    slot.enter(WorkerState::Ending);
+                    if let Some(pid) = slot.pid {
+                        kill(pid);
+                    }
+                }
+                // The bridge has a limit of its own; beyond it, it is stuck.
+                WorkerState::Starting
+                    if slot.since.elapsed() > self.settings.spawn_limit + TICK =>
+                {
+                    slot.enter(WorkerState::Ending);
+                    // Reads /proc, which an actor must not wait for.
+                    thread::spawn(rescue::release_stuck_spawns);
+                }
+                WorkerState::Ending if slot.since.elapsed() > ABANDON_LIMIT => {
+                    abandoned.push(number);
+                }
+                _ => {}
+            }
+        }
+        for number in abandoned {
+            tracing::error!(slot = number, "worker cannot be ended and is abandoned");
+            self.abandoned += 1;
+            if let Some(slot) = self.slots.get_mut(number) {
+                slot.generation += 1;
+            }
+            self.restart_later(number, context);
+        }
+        self.announce_capacity(context);
+    }
+
+    /// Gives a job to the reader with the least to do; `None` if nobody can.
+    fn assign(&mut self, job: &Arc<Job>, suspect: bool) -> Option<()> {
+        if self.in_process() {
+            if suspect {
+                return None;
+            }
+            let thread = self
+                .threads
+                .iter_mut()
+                .find(|thread| thread.job.is_none())?;
+            thread
+                .address
+                .try_send(ReadInProcess(Arc::clone(job)))
+                .ok()?;
+            thread.job = Some(job.id);
+            self.in_process_jobs += 1;
+            return Some(());
+        }
+        let slot = self
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.state == WorkerState::Ready && slot.jobs.len() < JOBS_PER_WORKER)
+            .min_by_key(|slot| slot.jobs.len())?;
+        let commands = slot.commands.as_ref()?;
+        commands.try_send(Command::Do(Arc::clone(job))).ok()?;
+        if slot.jobs.is_empty() {
+            slot.last_progress = Instant::now();
+        }
+        slot.jobs.push(job.id);
+        Some(())
+    }
+
+    fn pass_on(&mut self, source: Source, job: JobId, event: JobEvent) {
+        let ended = matches!(event, JobEvent::Done | JobEvent::Panicked(_));
+        match source {
+            Source::Worker { slot, .. } => {
+                if let Some(slot) = self.slots.get_mut(slot) {
+                    slot.last_progress = Instant::now();
+                    slot.jobs.retain(|&id| !(ended && id == job));
+                }
+            }
+            Source::Thread(thread) => {
+                if let Some(thread) = self.threads.get_mut(thread).filter(|_| ended) {
+                    thread.job = None;
+                }
+            }
+        }
+        self.coordinator.do_send(JobNews { job, event });
+    }
+
+    fn finish_stop(&mut self) {
+        if self.slots.iter().all(|slot| slot.state == WorkerState::Off)
+            && let Some(stop) = self.stop.take()
+        {
+            // Whoever asked may have stopped waiting.
+            let _ = stop.send(());
+        }
+    }
+}
+
+impl Actor for WorkerSupervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(self.settings.mailbox);
+        for slot in 0..self.slots.len() {
+            self.start_worker(slot, context);
+        }
+        self.announce_capacity(context);
+        context.run_interval(TICK, |supervisor, context| supervisor.tick(context));
+    }
+}
+
+/// Who reports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// A bridge.
+    Worker {
+        /// Its slot.
+        slot: usize,
+        /// The slot's generation that it was started for.
+        generation: u64,
+    },
+    /// A thread of the in-process reader.
+    Thread(usize),
+}
+
+/// Reports of bridges and reader threads.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WorkerReport {
+    pub(crate) source: Source,
+    pub(crate) event: Event,
+}
+
+impl Handler<WorkerReport> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, report: WorkerReport, context: &mut Self::Context) {
+        let source = report.source;
+        if let Source::Worker { slot, generation } = source {
+            let current = self.slots.get(slot).map(|slot| slot.generation);
+            if current != Some(generation) {
+                // A bridge that was abandoned; its jobs went elsewhere.
+                return;
+            }
+        }
+        match (report.event, source) {
+            (Event::Job(job, event), _) => return self.pass_on(source, job, event),
+            (Event::Up(pid), Source::Worker { slot, .. }) => self.worker_up(slot, pid),
+            (Event::Down(cause), Source::Worker { slot, .. }) => {
+                self.worker_down(slot, &cause, context);
+            }
+            (Event::Up(_) | Event::Down(_), Source::Thread(_)) => {}
+        }
+        if self.stop.is_some() {
+            self.finish_stop();
+        } else {
+            self.announce_capacity(context);
+        }
+    }
+}
+
+/// Asks for a job to be done by any reader.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunJob {
+    pub(crate) job: Arc<Job>,
+    /// A reader has died of this job's page: never in the server process.
+    pub(crate) suspect: bool,
+}
+
+impl Handler<RunJob> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, RunJob { job, suspect }: RunJob, _: &mut Self::Context) {
+        if self.assign(&job, suspect).is_none() {
+            let hopeless = suspect && self.in_process();
+            let event = if hopeless {
+                JobEvent::Lost
+            } else {
+                JobEvent::Returned
+            };
+            self.coordinator.do_send(JobNews { job: job.id, event });
+        }
+    }
+}
+
+/// Tells all readers to forget what is open below a session folder.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CloseSession(pub(crate) PathBuf);
+
+impl Handler<CloseSession> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, CloseSession(session): CloseSession, _: &mut Self::Context) {
+        for commands in self.slots.iter().filter_map(|slot| slot.commands.as_ref()) {
+            // A full bridge drops the note: the files stay open until the
+            // worker's own bound closes them.
+            let _ = commands.try_send(Command::Close(session.clone()));
+        }
+        for thread in &self.threads {
+            let _ = thread.address.try_send(CloseInProcess(session.clone()));
+        }
+    }
+}
+
+/// Asks for the supervisor's figures.
+#[derive(Message)]
+#[rtype(result = "SupervisorStatistics")]
+pub(crate) struct CountWorkers;
+
+impl Handler<CountWorkers> for WorkerSupervisor {
+    type Result = MessageResult<CountWorkers>;
+
+    fn handle(&mut self, _: CountWorkers, _: &mut Self::Context) -> Self::Result {
+        let workers = self
+            .slots
+            .iter()
+            .zip(0..)
+            .map(|(slot, number)| WorkerStatus {
+                slot: number,
+                pid: slot.pid,
+                state: slot.state,
+                jobs: slot.jobs.len(),
+                restarts: slot.restarts,
+            });
+        MessageResult(SupervisorStatistics {
+            workers: workers.collect(),
+            in_process: self.in_process(),
+            in_process_jobs: self.in_process_jobs,
+            stalled: self.stalled,
+            abandoned: self.abandoned,
+        })
+    }
+}
+
+/// Ends all workers for good; the sender hears when the last one is reaped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct StopWorkers(pub(crate) oneshot::Sender<()>);
+
+impl Handler<StopWorkers> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, StopWorkers(stopped): StopWorkers, _: &mut Self::Context) {
+        self.stop = Some(stopped);
+        for slot in &mut self.slots {
+            let idle = [WorkerState::Waiting, WorkerState::Resting];
+            if idle.contains(&slot.state) {
+                slot.enter(WorkerState::Off);
+            }
+            // An idle bridge sees the closed mailbox, a busy one the death.
+            slot.commands = None;
+            if let Some(pid) = slot.pid {
+                kill(pid);
+            }
+        }
+        self.threads.clear();
+        self.finish_stop();
+    }
+}

@@ -1,0 +1,126 @@
+//! What a request to the engine can end in.
+
+use thiserror::Error;
+
+use crate::mef::{MefError, ReadError, WindowError};
+
+/// Why the engine did not answer with data.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The session or a file of it cannot be read.
+    #[error(transparent)]
+    Mef(#[from] MefError),
+    /// Samples of the window cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Nobody has opened the path.
+    #[error("File not open: {0}")]
+    NotOpen(String),
+    /// Names that are no channel of the recording.
+    #[error("Unknown channels: {}", python_list(.0))]
+    UnknownChannels(Vec<String>),
+    /// The channel stands in the session and cannot be read.
+    #[error("channel {channel} cannot be read: {error}")]
+    UnreadableChannel {
+        /// Name of the channel.
+        channel: String,
+        /// Why.
+        error: MefError,
+    },
+    /// One grid cannot hold channels of different rates.
+    #[error("Requested channels do not share a sampling rate: {}", python_set(.0))]
+    MixedRates(Vec<f64>),
+    /// No grid can be laid over the window.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// The window has not a single sample.
+    #[error("Requested window is shorter than one sample")]
+    ShorterThanOneSample,
+    /// The number of a segment that the grid does not have.
+    #[error("segment {index} is not one of {count}")]
+    NoSuchSegment {
+        /// The number that was asked for.
+        index: i64,
+        /// Segments of the grid.
+        count: u64,
+    },
+    /// A segment was asked for before a segment size was set.
+    #[error("no segment size is set")]
+    NoSegmentSize,
+    /// A segment size that makes no grid.
+    #[error("segment size must be positive, not {0} s")]
+    SegmentSize(i64),
+    /// The readers of a page died with it, one after another.
+    #[error(
+        "channel {channel}, segment {segment}, blocks from {first_block}: \
+         reading them has ended {attempts} workers"
+    )]
+    PoisonedPage {
+        /// Name of the channel.
+        channel: String,
+        /// Stem of the segment.
+        segment: String,
+        /// First block of the page.
+        first_block: u32,
+        /// Workers that died.
+        attempts: u32,
+    },
+    /// Decoding ended in a panic, which was caught: a defect of this program.
+    #[error("decoder panicked: {0}")]
+    DecoderPanicked(String),
+    /// The session could not be opened, because its reader died each time.
+    #[error("{0}: the workers that opened the session died")]
+    PoisonedSession(String),
+    /// A limit of the server would be exceeded.
+    #[error("{limit} is limited to {value}")]
+    LimitExceeded {
+        /// Name of the limit in the configuration.
+        limit: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// The engine was shut down, or its actors are being rebuilt.
+    #[error("the engine is not running")]
+    Stopped,
+}
+
+/// Names as Python shows a list of strings: existing clients compare the text.
+pub(crate) fn python_list(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| python_string(name)).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// Python quotes with `'`, unless that would need escapes and `"` would not.
+fn python_string(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('\n', "\\n");
+    if text.contains('\'') && !text.contains('"') {
+        format!("\"{escaped}\"")
+    } else {
+        format!("'{}'", escaped.replace('\'', "\\'"))
+    }
+}
+
+/// Numbers as Python shows a set of floats.
+fn python_set(numbers: &[f64]) -> String {
+    let shown: Vec<String> = numbers.iter().map(|number| format!("{number:?}")).collect();
+    format!("{{{}}}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_those_of_the_python_servers() {
+        let names = ["q".to_owned(), "it's".to_owned()];
+        assert_eq!(
+            Error::UnknownChannels(names.into()).to_string(),
+            r#"Unknown channels: ['q', "it's"]"#
+        );
+        assert_eq!(
+            Error::MixedRates(vec![1000.0, 256.5]).to_string(),
+            "Requested channels do not share a sampling rate: {1000.0, 256.5}"
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! Reading sessions in processes of their own.
+//!
+//! [`init`] comes first in `main`. A worker is a procspawn child that does jobs
+//! until its server hangs up; a bridge thread in the server talks to it; the
+//! same code does the jobs in the server itself where no worker can run.
+
+pub(crate) mod bridge;
+pub(crate) mod page;
+mod process;
+pub(crate) mod protocol;
+pub(crate) mod rescue;
+pub(crate) mod runner;
+mod temporary;
+
+pub use process::init;
+pub(crate) use process::{is_initialised, kill};

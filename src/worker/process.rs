@@ -1,0 +1,272 @@
+//! Worker processes: spawning, talking, killing. The only file that knows
+//! procspawn and ipc-channel, so that both could be replaced.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ipc_channel::ipc::{
+    self, IpcBytesReceiver, IpcBytesSender, IpcReceiver, IpcSender, bytes_channel,
+};
+use ipc_channel::{IpcError, TryRecvError};
+use procspawn::{Builder, JoinHandle, ProcConfig};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::protocol::{Reply, Request};
+use super::runner::{Answers, HangUp, Runner};
+use super::temporary::{TemporaryFolderError, check_temporary_folder};
+
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+
+/// Prepares this program for worker processes. Must be the first thing that
+/// `main` does.
+///
+/// A worker is this same executable, started again. In a worker the call does
+/// the worker's job and never returns; everything that `main` does before it
+/// happens in every worker too. In the server it returns at once. A host that
+/// forgets it gets no workers: reads are decoded in the process itself, and a
+/// warning says so.
+///
+/// Programs whose executable is not their own (a shared library loaded by an
+/// interpreter) must not call it, and run without workers.
+pub fn init() {
+    INITIALISED.store(true, Ordering::Release);
+    // Resolving a backtrace takes a hundred milliseconds, in which the server
+    // would wait to hear of the panic.
+    ProcConfig::new()
+        .pass_args(false)
+        .capture_backtraces(false)
+        .resolve_backtraces(false)
+        .init();
+}
+
+/// Whether [`init`] was called.
+pub(crate) fn is_initialised() -> bool {
+    INITIALISED.load(Ordering::Acquire)
+}
+
+/// A worker that cannot be started.
+#[derive(Debug, Error)]
+pub(crate) enum SpawnError {
+    #[error(transparent)]
+    TemporaryFolder(#[from] TemporaryFolderError),
+    #[error("no channel to a worker: {0}")]
+    Channel(#[from] io::Error),
+    #[error("worker process cannot be started: {0}")]
+    Start(String),
+    #[error("worker did not report within its time limit")]
+    Silent,
+}
+
+/// The end of a conversation with a worker.
+#[derive(Debug, Error)]
+pub(crate) enum Lost {
+    /// The process is gone, or will be taken for gone.
+    #[error("connection to the worker broke: {0}")]
+    Broken(String),
+}
+
+/// A running worker. Dropping it kills the process and reaps it.
+pub(crate) struct WorkerProcess {
+    handle: JoinHandle<()>,
+    requests: IpcSender<Request>,
+    replies: IpcReceiver<Reply>,
+    payloads: IpcBytesReceiver,
+}
+
+impl WorkerProcess {
+    /// Starts a worker and waits until it reports.
+    ///
+    /// Blocks, without a limit where the child dies before it connects; see
+    /// [`rescue`](super::rescue). Must be called on the thread that will own the
+    /// worker, since the worker dies with that thread.
+    pub(crate) fn spawn(
+        name: &str,
+        open_segments: NonZeroUsize,
+        limit: Duration,
+    ) -> Result<Self, SpawnError> {
+        check_temporary_folder()?;
+        // ipc-channel panics where its socket cannot be made.
+        let spawned = catch_unwind(AssertUnwindSafe(|| Self::start(name, open_segments)));
+        let worker = spawned.map_err(|_| SpawnError::Start("socket cannot be made".into()))??;
+        match worker.replies.try_recv_timeout(limit) {
+            Ok(Reply::Ready) => Ok(worker),
+            Ok(_) | Err(TryRecvError::Empty) => Err(SpawnError::Silent),
+            Err(TryRecvError::IpcError(error)) => Err(SpawnError::Start(error.to_string())),
+        }
+    }
+
+    fn start(name: &str, open_segments: NonZeroUsize) -> Result<Self, SpawnError> {
+        let (requests, worker_requests) = ipc::channel()?;
+        let (worker_replies, replies) = ipc::channel()?;
+        let (worker_payloads, payloads) = bytes_channel()?;
+        let arguments = WorkerArguments {
+            name: name.to_owned(),
+            server: std::process::id(),
+            open_segments: open_segments.get(),
+            requests: worker_requests,
+            replies: worker_replies,
+            payloads: worker_payloads,
+        };
+        let handle = Builder::new()
+            // A backtrace of an abort would cost 100 ms in the dying worker.
+            .env_remove("RUST_BACKTRACE")
+            .spawn(arguments, worker_main);
+        if handle.pid().is_none() {
+            let error = handle.join().err().map(|error| error.to_string());
+            return Err(SpawnError::Start(error.unwrap_or_default()));
+        }
+        Ok(Self {
+            handle,
+            requests,
+            replies,
+            payloads,
+        })
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.handle.pid()
+    }
+
+    /// Sends a request. Blocks only where hundreds are unanswered.
+    pub(crate) fn send(&self, request: Request) -> Result<(), Lost> {
+        self.requests
+            .send(request)
+            .map_err(|error| Lost::Broken(error.to_string()))
+    }
+
+    /// Waits for the next reply, however long it takes: a worker that does not
+    /// move is killed from outside, which ends the wait.
+    pub(crate) fn receive(&self) -> Result<Reply, Lost> {
+        loop {
+            match self.replies.recv() {
+                Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                reply => return reply.map_err(|error| Lost::Broken(error.to_string())),
+            }
+        }
+    }
+
+    /// Waits for the payload that the last reply announced.
+    pub(crate) fn receive_payload(&self) -> Result<Vec<u8>, Lost> {
+        loop {
+            match self.payloads.recv() {
+                Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                payload => return payload.map_err(|error| Lost::Broken(error.to_string())),
+            }
+        }
+    }
+
+    /// Whether an idle worker is still there; it has nothing to say.
+    pub(crate) fn check_idle(&self) -> Result<(), Lost> {
+        match self.replies.try_recv() {
+            Err(TryRecvError::Empty) => Ok(()),
+            Err(TryRecvError::IpcError(IpcError::Io(error)))
+                if error.kind() == io::ErrorKind::Interrupted =>
+            {
+                Ok(())
+            }
+            Err(TryRecvError::IpcError(error)) => Err(Lost::Broken(error.to_string())),
+            Ok(_) => Err(Lost::Broken("unasked reply".into())),
+        }
+    }
+}
+
+/// What a worker is told at its start.
+#[derive(Serialize, Deserialize)]
+struct WorkerArguments {
+    name: String,
+    server: u32,
+    open_segments: usize,
+    requests: IpcReceiver<Request>,
+    replies: IpcSender<Reply>,
+    payloads: IpcBytesSender,
+}
+
+/// A worker's life: do what is asked until the server hangs up.
+fn worker_main(arguments: WorkerArguments) {
+    let WorkerArguments {
+        name,
+        server,
+        open_segments,
+        requests,
+        replies,
+        payloads,
+    } = arguments;
+    if prepare_process(&name, server).is_err() {
+        return;
+    }
+    let mut runner = Runner::new(NonZeroUsize::new(open_segments).unwrap_or(NonZeroUsize::MIN));
+    let mut answers = Channels { replies, payloads };
+    if answers.replies.send(Reply::Ready).is_err() {
+        return;
+    }
+    loop {
+        match requests.recv() {
+            Ok(Request::Do(job)) => {
+                if runner.run(&job, &mut answers).is_err() {
+                    return;
+                }
+            }
+            Ok(Request::Close(session)) => runner.close(&session),
+            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The server closed the channel, or says what cannot be understood.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Makes the process a worker in the eyes of the system: it dies with its
+/// server, ignores the signals that are meant for the server, goes first when
+/// memory runs out, and has a name of its own.
+fn prepare_process(name: &str, server: u32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The server may have died before the line above took effect.
+    let parent = rustix::process::getppid();
+    if parent.map(Pid::as_raw_pid) != i32::try_from(server).ok() {
+        return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+    }
+    // ^C and service managers signal the whole group, before the server drains.
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    if let Ok(name) = std::ffi::CString::new(name) {
+        rustix::thread::set_name(&name)?;
+    }
+    // Not everywhere allowed, and nothing depends on it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    Ok(())
+}
+
+/// The worker's side of the reply channels.
+struct Channels {
+    replies: IpcSender<Reply>,
+    payloads: IpcBytesSender,
+}
+
+impl Answers for Channels {
+    fn answer(&mut self, reply: Reply, samples: &[i32]) -> Result<(), HangUp> {
+        self.replies.send(reply).map_err(|_| HangUp)?;
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let payload = bytemuck::cast_slice(samples);
+        self.payloads.send(payload).map_err(|_| HangUp)
+    }
+}
+
+/// Kills a process that a bridge owns and has not reaped, so that its number
+/// cannot belong to another by now.
+pub(crate) fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid
+        && let Err(error) = rustix::process::kill_process(pid, Signal::KILL)
+    {
+        tracing::warn!(%error, pid = pid.as_raw_pid(), "worker cannot be killed");
+    }
+}

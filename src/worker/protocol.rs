@@ -1,0 +1,374 @@
+//! What server and worker say to each other, and the checks that the server
+//! makes before it believes a word.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::page::{BlockRun, Page};
+use crate::mef::{DecodedBlock, MefError, Recording, SegmentIdentity};
+
+/// Numbers a job within the server's life.
+pub type JobId = u64;
+
+/// One unit of work for a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// The job's number.
+    pub id: JobId,
+    /// What to do.
+    pub work: Work,
+}
+
+/// The work of a job.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Work {
+    /// Read the metadata and indices of the session at this path.
+    Open(PathBuf),
+    /// Decode pages.
+    Decode(Vec<SegmentWork>),
+}
+
+impl Work {
+    /// Number of pages that the work decodes.
+    pub fn pages(&self) -> usize {
+        match self {
+            Self::Open(_) => 0,
+            Self::Decode(segments) => segments.iter().map(|segment| segment.runs.len()).sum(),
+        }
+    }
+}
+
+/// Pages of one segment. Over a whole job, pages are numbered from 0 in the
+/// order in which they stand in it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SegmentWork {
+    /// The channel's folder.
+    pub channel_folder: PathBuf,
+    /// The segment's stem.
+    pub stem: String,
+    /// The files that the recording was opened from.
+    pub identity: SegmentIdentity,
+    /// The blocks of each page.
+    pub runs: Vec<BlockRun>,
+}
+
+/// From the server to a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Do a job, and answer it with `Done` or `Panicked` at the end.
+    Do(Arc<Job>),
+    /// Forget what is open below this session folder.
+    Close(PathBuf),
+}
+
+/// From a worker to the server.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The worker has started.
+    Ready,
+    /// The session of an [`Work::Open`] job.
+    Opened(JobId, Result<Box<Recording>, MefError>),
+    /// The next pages of a [`Work::Decode`] job, in order. Their samples follow
+    /// as raw bytes on the payload channel, unless there are none.
+    Pages(JobId, Vec<PageHeader>),
+    /// The job is complete.
+    Done(JobId),
+    /// The job ended in a panic, which was caught.
+    Panicked(JobId, String),
+}
+
+/// The head of one decoded page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PageHeader {
+    /// Number of the page within the job.
+    pub page: u32,
+    /// Its blocks, or why its segment cannot be read.
+    pub blocks: Result<Vec<DecodedBlock>, MefError>,
+}
+
+impl PageHeader {
+    fn samples(&self) -> u64 {
+        let blocks = self.blocks.as_deref().unwrap_or_default();
+        blocks.iter().map(|block| u64::from(block.samples)).sum()
+    }
+}
+
+/// A reply that no honest worker sends.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Lie {
+    /// Answer to a job that was not given.
+    #[error("answer to job {got} while job {expected} was due")]
+    Job {
+        /// The job that was answered.
+        got: JobId,
+        /// The job that was due.
+        expected: JobId,
+    },
+    /// The answer does not belong to the kind of job.
+    #[error("answer of the wrong kind")]
+    Kind,
+    /// Pages out of order or too many.
+    #[error("page {got} while page {expected} was due")]
+    Page {
+        /// The page that was answered.
+        got: u32,
+        /// The page that was due.
+        expected: u32,
+    },
+    /// Number of blocks or samples is not that of the index.
+    #[error("page {0} has other blocks or samples than the index")]
+    Blocks(u32),
+    /// The payload's length is not that of the headers' samples.
+    #[error("payload of {got} bytes, {expected} were announced")]
+    Payload {
+        /// Bytes that came.
+        got: u64,
+        /// Bytes that the headers announced.
+        expected: u64,
+    },
+    /// The job was called complete before its last page.
+    #[error("job ended after {got} of {expected} pages")]
+    Incomplete {
+        /// Pages that were answered.
+        got: u32,
+        /// Pages of the job.
+        expected: u32,
+    },
+    /// The recording is inconsistent in itself.
+    #[error("recording is inconsistent")]
+    Recording,
+}
+
+/// A page that was answered: its number in the job, and its content.
+pub type PageOutcome = (u32, Result<Page, MefError>);
+
+/// The server's side of one job: what has been answered, and whether the next
+/// answer can be true.
+#[derive(Debug)]
+pub(crate) struct JobCheck {
+    job: Arc<Job>,
+    runs: Vec<BlockRun>,
+    answered: u32,
+    opened: bool,
+}
+
+impl JobCheck {
+    pub(crate) fn new(job: Arc<Job>) -> Self {
+        let runs = match &job.work {
+            Work::Open(_) => Vec::new(),
+            Work::Decode(segments) => segments
+                .iter()
+                .flat_map(|segment| segment.runs.iter().copied())
+                .collect(),
+        };
+        Self {
+            job,
+            runs,
+            answered: 0,
+            opened: false,
+        }
+    }
+
+    pub(crate) fn job_id(&self) -> JobId {
+        self.job.id
+    }
+
+    fn check_job(&self, got: JobId) -> Result<(), Lie> {
+        let expected = self.job.id;
+        if got == expected {
+            Ok(())
+        } else {
+            Err(Lie::Job { got, expected })
+        }
+    }
+
+    /// Checks an opened recording.
+    pub(crate) fn opened(&mut self, id: JobId, recording: Option<&Recording>) -> Result<(), Lie> {
+        self.check_job(id)?;
+        let Work::Open(path) = &self.job.work else {
+            return Err(Lie::Kind);
+        };
+        if std::mem::replace(&mut self.opened, true) {
+            return Err(Lie::Kind);
+        }
+        match recording {
+            Some(recording) if !recording.is_consistent() || recording.path != *path => {
+                Err(Lie::Recording)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks page headers; the result is the number of payload bytes that must
+    /// follow.
+    pub(crate) fn headers(&mut self, id: JobId, headers: &[PageHeader]) -> Result<u64, Lie> {
+        self.check_job(id)?;
+        let mut samples = 0u64;
+        for header in headers {
+            let expected = self.answered;
+            if header.page != expected {
+                return Err(Lie::Page {
+                    got: header.page,
+                    expected,
+                });
+            }
+            let run = self.runs.get(expected as usize).ok_or(Lie::Page {
+                got: header.page,
+                expected,
+            })?;
+            if let Ok(blocks) = &header.blocks
+                && !matches_run(blocks, run)
+            {
+                return Err(Lie::Blocks(header.page));
+            }
+            samples = samples.saturating_add(header.samples());
+            self.answered += 1;
+        }
+        Ok(samples.saturating_mul(size_of::<i32>() as u64))
+    }
+
+    /// Cuts a payload into the pages that `headers` announce.
+    pub(crate) fn pages(
+        &self,
+        headers: Vec<PageHeader>,
+        payload: &[u8],
+    ) -> Result<Vec<PageOutcome>, Lie> {
+        let expected = headers.iter().map(PageHeader::samples).sum::<u64>() * 4;
+        let got = payload.len() as u64;
+        if got != expected {
+            return Err(Lie::Payload { got, expected });
+        }
+        let mut rest = payload;
+        headers
+            .into_iter()
+            .map(|header| {
+                let bytes = header.samples() as usize * size_of::<i32>();
+                let (samples, tail) = rest
+                    .split_at_checked(bytes)
+                    .ok_or(Lie::Blocks(header.page))?;
+                rest = tail;
+                let page = header.page;
+                let run = self.runs.get(page as usize).ok_or(Lie::Blocks(page))?;
+                let outcome = match header.blocks {
+                    Err(error) => Err(error),
+                    Ok(blocks) => {
+                        let samples = bytemuck::pod_collect_to_vec(samples).into_boxed_slice();
+                        let whole = Page::new(run.first_block, blocks, samples);
+                        Ok(whole.ok_or(Lie::Blocks(page))?)
+                    }
+                };
+                Ok((page, outcome))
+            })
+            .collect()
+    }
+
+    /// Checks that the job may be called complete.
+    pub(crate) fn done(&self, id: JobId) -> Result<(), Lie> {
+        self.check_job(id)?;
+        let complete = match self.job.work {
+            Work::Open(_) => self.opened,
+            Work::Decode(_) => self.answered as usize == self.runs.len(),
+        };
+        let expected = self.runs.len() as u32;
+        let got = self.answered;
+        if complete {
+            Ok(())
+        } else {
+            Err(Lie::Incomplete { got, expected })
+        }
+    }
+}
+
+/// Each block has the samples of the index, or is damaged and has none.
+fn matches_run(blocks: &[DecodedBlock], run: &BlockRun) -> bool {
+    let promised = |block: &DecodedBlock| match &block.damage {
+        None => Some(block.samples),
+        Some(damage) => (block.samples == 0).then_some(damage.samples),
+    };
+    let samples: Option<u64> = blocks
+        .iter()
+        .map(|block| promised(block).map(u64::from))
+        .sum();
+    blocks.len() == run.blocks as usize && samples == Some(run.samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Arc<Job> {
+        let identity = any_identity();
+        let run = |first_block, blocks, samples| BlockRun {
+            first_block,
+            blocks,
+            samples,
+        };
+        Arc::new(Job {
+            id: 7,
+            work: Work::Decode(vec![SegmentWork {
+                channel_folder: "s.mefd/c.timd".into(),
+                stem: "c-000000".into(),
+                identity,
+                runs: vec![run(0, 1, 2), run(1, 1, 3)],
+            }]),
+        })
+    }
+
+    /// Any identity will do: the server never looks into it.
+    fn any_identity() -> SegmentIdentity {
+        let file = serde_json::json!({
+            "device": 0, "inode": 0, "size": 0, "modified_ns": 0, "uuid": [0; 16]
+        });
+        serde_json::from_value(serde_json::json!({ "index": file, "data": file })).unwrap()
+    }
+
+    fn header(page: u32, samples: u32) -> PageHeader {
+        let block = DecodedBlock {
+            start_uutc: 0,
+            samples,
+            damage: None,
+        };
+        PageHeader {
+            page,
+            blocks: Ok(vec![block]),
+        }
+    }
+
+    #[test]
+    fn an_honest_worker_is_believed() {
+        let mut check = JobCheck::new(job());
+        let headers = vec![header(0, 2), header(1, 3)];
+        assert_eq!(check.headers(7, &headers), Ok(20));
+        let pages = check.pages(headers, &[1; 20]).unwrap();
+        assert_eq!(pages.len(), 2);
+        assert_eq!(check.done(7), Ok(()));
+    }
+
+    #[test]
+    fn every_lie_is_seen() {
+        let check = || JobCheck::new(job());
+        assert!(matches!(check().headers(8, &[]), Err(Lie::Job { .. })));
+        assert!(matches!(
+            check().headers(7, &[header(1, 3)]),
+            Err(Lie::Page { .. })
+        ));
+        assert_eq!(check().headers(7, &[header(0, 3)]), Err(Lie::Blocks(0)));
+        let too_many = [header(0, 2), header(1, 3), header(2, 1)];
+        assert!(matches!(
+            check().headers(7, &too_many),
+            Err(Lie::Page { .. })
+        ));
+        assert!(matches!(check().done(7), Err(Lie::Incomplete { .. })));
+        assert!(matches!(
+            check().pages(vec![header(0, 2)], &[0; 7]),
+            Err(Lie::Payload {
+                got: 7,
+                expected: 8
+            })
+        ));
+        assert_eq!(check().opened(7, None), Err(Lie::Kind));
+    }
+}

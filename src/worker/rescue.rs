@@ -1,0 +1,92 @@
+//! Freeing a thread whose worker died before it could connect.
+//!
+//! procspawn waits for the child on a socket without a time limit, so that a
+//! child that ends early would hold the bridge thread for ever. Whoever connects
+//! to that socket and hangs up ends the wait with an error. The sockets in
+//! question are this process's own listening ones in the temporary folder, and
+//! they exist only while a worker is starting.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+/// Name of the socket that ipc-channel makes in a fresh temporary folder.
+const SOCKET_NAME: &str = "socket";
+
+/// Ends every wait of this process for a starting worker. The spawns that are
+/// under way fail; healthy ones among them are simply tried again.
+pub(crate) fn release_stuck_spawns() {
+    match own_listeners(&std::env::temp_dir()) {
+        Ok(listeners) => {
+            for listener in listeners {
+                if let Err(error) = knock(&listener) {
+                    tracing::debug!(%error, "a starting worker's socket is gone");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "stuck worker starts cannot be looked for"),
+    }
+}
+
+fn knock(listener: &Path) -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(listener)?)?;
+    Ok(())
+}
+
+/// Paths of the sockets below `folder` that this process has open and named.
+fn own_listeners(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut own = HashSet::new();
+    for entry in fs::read_dir("/proc/self/fd")?.flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else {
+            continue;
+        };
+        let inode = target
+            .to_str()
+            .and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']'));
+        own.extend(inode.map(str::to_owned));
+    }
+    let table = fs::read_to_string("/proc/self/net/unix")?;
+    Ok(table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(6);
+            let inode = fields.next()?;
+            let path = Path::new(fields.next()?);
+            let ours = own.contains(inode)
+                && path.starts_with(folder)
+                && path.file_name().is_some_and(|name| name == SOCKET_NAME);
+            ours.then(|| path.to_owned())
+        })
+        .collect())
+}
+
+/// Kills and reaps what the calling thread has started and lost: a spawn that
+/// failed half-way leaves its child to nobody.
+pub(crate) fn reap_lost_children() {
+    let thread = rustix::thread::gettid().as_raw_pid();
+    let list = format!("/proc/self/task/{thread}/children");
+    // Without the list (an unusual kernel) a zombie stays until the server ends.
+    let children = fs::read_to_string(list).unwrap_or_default();
+    for pid in children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+    {
+        let Some(pid) = Pid::from_raw(pid) else {
+            continue;
+        };
+        // It may have ended by itself, which is as good.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+    }
+}
