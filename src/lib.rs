@@ -1,3 +1,4 @@
 //! Placeholder
 #![deny(unsafe_code)]
+pub mod grpc;
 pub mod mef;
