@@ -1,4 +1,5 @@
 //! Placeholder
 #![deny(unsafe_code)]
+pub mod config;
 pub mod grpc;
 pub mod mef;

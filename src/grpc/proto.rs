@@ -42,3 +42,6 @@ pub mod client {
 
 /// The encoded file descriptor set of the protocol, for reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+#[cfg(test)]
+mod tests;
