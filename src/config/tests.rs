@@ -53,7 +53,7 @@ fn variable_of(key: &str) -> String {
 
 #[test]
 fn nothing_given_is_the_defaults() {
-    let loaded = load(None, &[("HOME", "/root"), ("PATH", "/bin")]).unwrap();
+    let loaded = load(None, &[("HOME", "/home/someone"), ("PATH", "/bin")]).unwrap();
     assert_eq!(loaded.config, Config::default());
     assert_eq!(loaded.notices, []);
     loaded.config.validate().unwrap();
