@@ -1,0 +1,317 @@
+//! The settings as values, with their defaults.
+//!
+//! Sizes are of decoded samples, in MiB; a name ends in the unit of its value.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of one MiB.
+const MIB: usize = 1 << 20;
+
+/// All settings of the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The listener.
+    pub server: Server,
+    /// The cache of decoded pages.
+    pub cache: Cache,
+    /// The processes that read and decode.
+    pub workers: Workers,
+    /// The unit of reading and caching.
+    pub pages: Pages,
+    /// Reading before anybody asks.
+    pub prefetch: Prefetch,
+    /// What the server refuses to exceed.
+    pub limits: Limits,
+    /// From a client's path to one of this machine.
+    pub paths: Paths,
+    /// The log.
+    pub log: Log,
+}
+
+/// The listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How long a shutdown waits for streams to finish, in seconds; 0 cuts them
+    /// at once.
+    pub shutdown_grace_s: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            shutdown_grace_s: 5,
+        }
+    }
+}
+
+impl Server {
+    /// How long a shutdown waits for streams to finish.
+    pub fn shutdown_grace(&self) -> Duration {
+        Duration::from_secs(self.shutdown_grace_s)
+    }
+}
+
+/// The cache of decoded pages, which all clients share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Budget in MiB of decoded samples. The memory taken is about a fifth more.
+    pub size_mb: usize,
+    /// A page that nobody used for so many seconds is dropped; 0 keeps it.
+    pub idle_ttl_s: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            size_mb: 512,
+            idle_ttl_s: 1800,
+        }
+    }
+}
+
+impl Cache {
+    /// The budget in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.size_mb.saturating_mul(MIB)
+    }
+
+    /// How long an unused page is kept; `None` is for ever.
+    pub fn idle_ttl(&self) -> Option<Duration> {
+        (self.idle_ttl_s > 0).then(|| Duration::from_secs(self.idle_ttl_s))
+    }
+}
+
+/// The processes that read and decode, and how they are kept alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// Number of worker processes; with 0, the server's own process reads.
+    pub processes: usize,
+    /// Threads that read while no worker process can.
+    pub in_process_threads: usize,
+    /// Segments whose files and index a worker keeps at hand.
+    pub open_segments: usize,
+    /// A worker without progress for so many seconds is killed.
+    pub stall_limit_s: u64,
+    /// A worker that is not ready so many seconds after its start is given up.
+    pub spawn_limit_s: u64,
+    /// Pause before the first restart, in milliseconds. It doubles from one
+    /// failed restart to the next.
+    pub restart_backoff_min_ms: u64,
+    /// Longest pause before a restart, in milliseconds.
+    pub restart_backoff_max_ms: u64,
+    /// Restarts that one slot has within the window before it rests.
+    pub restart_budget: usize,
+    /// The window of the restart budget, in seconds.
+    pub restart_window_s: u64,
+    /// How long a slot rests that spent its budget, in seconds.
+    pub rest_s: u64,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            processes: 2,
+            in_process_threads: 2,
+            open_segments: 256,
+            stall_limit_s: 30,
+            spawn_limit_s: 5,
+            restart_backoff_min_ms: 20,
+            restart_backoff_max_ms: 2000,
+            restart_budget: 10,
+            restart_window_s: 10,
+            rest_s: 30,
+        }
+    }
+}
+
+impl Workers {
+    /// The longest time without progress.
+    pub fn stall_limit(&self) -> Duration {
+        Duration::from_secs(self.stall_limit_s)
+    }
+
+    /// The longest time from start to ready.
+    pub fn spawn_limit(&self) -> Duration {
+        Duration::from_secs(self.spawn_limit_s)
+    }
+
+    /// Pause before the first restart.
+    pub fn restart_backoff_min(&self) -> Duration {
+        Duration::from_millis(self.restart_backoff_min_ms)
+    }
+
+    /// Longest pause before a restart.
+    pub fn restart_backoff_max(&self) -> Duration {
+        Duration::from_millis(self.restart_backoff_max_ms)
+    }
+
+    /// The window of the restart budget.
+    pub fn restart_window(&self) -> Duration {
+        Duration::from_secs(self.restart_window_s)
+    }
+
+    /// How long a slot rests that spent its budget.
+    pub fn rest(&self) -> Duration {
+        Duration::from_secs(self.rest_s)
+    }
+}
+
+/// The unit of reading and caching: a run of whole blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pages {
+    /// Samples in one page, as nearly as whole blocks allow.
+    pub target_samples: usize,
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self {
+            target_samples: 4096,
+        }
+    }
+}
+
+/// Reading before anybody asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Prefetch {
+    /// Segments of the legacy grid that are read ahead of a client.
+    pub ahead_segments: usize,
+    /// Time windows, as long as the last one asked for, that are read ahead.
+    pub ahead_windows: usize,
+    /// The same, behind.
+    pub behind_windows: usize,
+    /// Most that one prediction may decode, in MiB; 0 predicts nothing.
+    pub max_mb: usize,
+}
+
+impl Default for Prefetch {
+    fn default() -> Self {
+        Self {
+            ahead_segments: 3,
+            ahead_windows: 1,
+            behind_windows: 1,
+            max_mb: 64,
+        }
+    }
+}
+
+impl Prefetch {
+    /// Most that one prediction may decode, in bytes.
+    pub fn max_bytes(&self) -> usize {
+        self.max_mb.saturating_mul(MIB)
+    }
+}
+
+/// What the server refuses to exceed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Recordings open at a time.
+    pub open_recordings: usize,
+    /// Messages that wait for one actor.
+    pub mailbox: usize,
+    /// Pages queued or in flight; a request that needs more is refused.
+    pub queued_pages: usize,
+    /// How far one stream works ahead of its reader, in MiB.
+    pub read_ahead_mb: usize,
+    /// Channels in one read.
+    pub channels_per_read: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            open_recordings: 1000,
+            mailbox: 1024,
+            queued_pages: 65536,
+            read_ahead_mb: 8,
+            channels_per_read: 4096,
+        }
+    }
+}
+
+impl Limits {
+    /// How far one stream works ahead of its reader, in bytes.
+    pub fn read_ahead_bytes(&self) -> usize {
+        self.read_ahead_mb.saturating_mul(MIB)
+    }
+}
+
+/// From a client's path to one of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// Absolute paths of clients are looked up below this folder; empty is off.
+    pub host_root: PathBuf,
+}
+
+impl Paths {
+    /// The folder below which absolute paths of clients are looked up, if any.
+    pub fn host_root(&self) -> Option<&Path> {
+        (!self.host_root.as_os_str().is_empty()).then_some(self.host_root.as_path())
+    }
+}
+
+/// The log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The form of a record.
+    pub format: LogFormat,
+    /// The least important records that are written.
+    pub level: LogLevel,
+}
+
+/// The form of a log record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line to be read.
+    #[default]
+    Human,
+    /// A JSON object to be collected.
+    Json,
+}
+
+/// The importance of a log record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Somebody has to act.
+    Error,
+    /// Something is wrong, and the server copes.
+    Warn,
+    /// What an operator wants to know.
+    #[default]
+    Info,
+    /// What helps to understand one request.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}

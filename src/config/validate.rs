@@ -1,0 +1,164 @@
+//! Which values make sense.
+//!
+//! The upper limits only catch what nobody can mean, such as a time in
+//! milliseconds where seconds are due.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use super::error::{ConfigError, Origin};
+use super::knobs::Config;
+
+/// MiB of one TiB.
+const TIB_IN_MIB: usize = 1 << 20;
+/// Seconds of one hour.
+const HOUR_S: u64 = 3600;
+/// Seconds of one day.
+const DAY_S: u64 = 24 * HOUR_S;
+
+/// A setting with a value it cannot have.
+pub(super) struct Objection {
+    /// The setting, as `section.key`.
+    pub(super) key: &'static str,
+    /// What is wrong with its value.
+    pub(super) reason: String,
+}
+
+impl Objection {
+    /// Adds where the value was written.
+    pub(super) fn from(self, origin: Origin) -> ConfigError {
+        ConfigError::BadValue {
+            key: self.key.into(),
+            origin,
+            reason: self.reason,
+        }
+    }
+}
+
+impl Config {
+    /// Checks every value, and what several of them must agree on.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::BadValue`] for the first setting that makes no sense.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check_each(self)
+            .and_then(|()| check_together(self))
+            .map_err(|objection| objection.from(Origin::Settings))
+    }
+}
+
+/// Checks what can be said of each setting without looking at the others.
+pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
+    let Config {
+        server,
+        cache,
+        workers,
+        pages,
+        prefetch,
+        limits,
+        paths,
+        log: _, // its types admit no nonsense
+    } = config;
+
+    within(
+        "server.shutdown_grace_s",
+        server.shutdown_grace_s,
+        0..=HOUR_S,
+    )?;
+
+    within("cache.size_mb", cache.size_mb, 1..=64 * TIB_IN_MIB)?;
+    within("cache.idle_ttl_s", cache.idle_ttl_s, 0..=366 * DAY_S)?;
+
+    within("workers.processes", workers.processes, 0..=1024)?;
+    within(
+        "workers.in_process_threads",
+        workers.in_process_threads,
+        1..=1024,
+    )?;
+    within("workers.open_segments", workers.open_segments, 1..=1 << 20)?;
+    within("workers.stall_limit_s", workers.stall_limit_s, 1..=HOUR_S)?;
+    within("workers.spawn_limit_s", workers.spawn_limit_s, 1..=HOUR_S)?;
+    let pause_ms = 1..=HOUR_S * 1000;
+    within(
+        "workers.restart_backoff_min_ms",
+        workers.restart_backoff_min_ms,
+        pause_ms.clone(),
+    )?;
+    within(
+        "workers.restart_backoff_max_ms",
+        workers.restart_backoff_max_ms,
+        pause_ms,
+    )?;
+    within(
+        "workers.restart_budget",
+        workers.restart_budget,
+        1..=1_000_000,
+    )?;
+    within(
+        "workers.restart_window_s",
+        workers.restart_window_s,
+        1..=DAY_S,
+    )?;
+    within("workers.rest_s", workers.rest_s, 1..=DAY_S)?;
+
+    within("pages.target_samples", pages.target_samples, 1..=1 << 24)?;
+
+    within("prefetch.ahead_segments", prefetch.ahead_segments, 0..=1000)?;
+    within("prefetch.ahead_windows", prefetch.ahead_windows, 0..=1000)?;
+    within("prefetch.behind_windows", prefetch.behind_windows, 0..=1000)?;
+    within("prefetch.max_mb", prefetch.max_mb, 0..=TIB_IN_MIB)?;
+
+    within(
+        "limits.open_recordings",
+        limits.open_recordings,
+        1..=1_000_000,
+    )?;
+    within("limits.mailbox", limits.mailbox, 1..=1 << 20)?;
+    within("limits.queued_pages", limits.queued_pages, 1..=1 << 26)?;
+    within("limits.read_ahead_mb", limits.read_ahead_mb, 1..=TIB_IN_MIB)?;
+    within(
+        "limits.channels_per_read",
+        limits.channels_per_read,
+        1..=1_000_000,
+    )?;
+
+    // A relative root would depend on where the server was started.
+    if paths.host_root().is_some_and(|root| !root.is_absolute()) {
+        return Err(Objection {
+            key: "paths.host_root",
+            reason: format!("{} is not an absolute path", paths.host_root.display()),
+        });
+    }
+    Ok(())
+}
+
+/// Checks what several settings must agree on.
+fn check_together(config: &Config) -> Result<(), Objection> {
+    let workers = &config.workers;
+    if workers.restart_backoff_min_ms > workers.restart_backoff_max_ms {
+        return Err(Objection {
+            key: "workers.restart_backoff_min_ms",
+            reason: format!(
+                "{} is more than workers.restart_backoff_max_ms ({})",
+                workers.restart_backoff_min_ms, workers.restart_backoff_max_ms
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn within<N: PartialOrd + Display>(
+    key: &'static str,
+    value: N,
+    allowed: RangeInclusive<N>,
+) -> Result<(), Objection> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = allowed.into_inner();
+    Err(Objection {
+        key,
+        reason: format!("{value} is not between {least} and {most}"),
+    })
+}

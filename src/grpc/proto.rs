@@ -1,0 +1,47 @@
+//! Messages, server and client of the legacy service, as generated from
+//! `proto/gRPCMef3Server.proto`.
+
+/// The generated code, kept apart: the lints of this crate do not hold for it.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+mod generated {
+    // A file without a package statement is generated under the name "_".
+    tonic::include_proto!("_");
+}
+
+// Names the messages one by one, since the generated modules of server and
+// client carry awkward names that nobody should import.
+pub use generated::{
+    ChannelEnvelope, CloseFileRequest, CloseFileResponse, EnvelopeRequest, FileInfoRequest,
+    FileInfoResponse, GetActiveChannelsRequest, GetActiveChannelsResponse,
+    GetNumberOfSegmentsResponse, ListOpenFilesRequest, ListOpenFilesResponse, OpenFileRequest,
+    SetActiveChannelsRequest, SetActiveChannelsResponse, SetSignalSegmentRequest,
+    SetSignalSegmentResponse, SignalChunk, SignalChunkRequest, SignalRangeRequest,
+};
+
+/// What a server implements and serves.
+pub mod server {
+    pub use super::generated::g_rpc_mef3_server_server::{
+        GRpcMef3Server as LegacyService, GRpcMef3ServerServer as LegacyServer, SERVICE_NAME,
+    };
+}
+
+/// What a caller uses.
+pub mod client {
+    pub use super::generated::g_rpc_mef3_server_client::GRpcMef3ServerClient as LegacyClient;
+}
+
+/// The encoded file descriptor set of the protocol, for reflection.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+#[cfg(test)]
+mod tests;
