@@ -69,9 +69,9 @@ impl Prefetcher {
             Pattern::None => (0, 0),
         };
         let direction = if backwards { -1 } else { 1 };
-        let steps = (1..=i64::from(onwards))
+        let steps = (1..=onwards as i64)
             .map(|step| step * direction)
-            .chain((1..=i64::from(back)).map(|step| -step * direction));
+            .chain((1..=back as i64).map(|step| -step * direction));
         let span = &plan.recording.recording;
         let (Some(first), Some(last)) = (span.start_uutc(), span.end_uutc()) else {
             return Vec::new();

@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// Limits and sizes of the actor tree. The defaults are those of the
-/// configuration file.
+use crate::config::Config;
+
+/// Limits and sizes of the actor tree; the configuration describes them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Messages that an actor's mailbox holds before senders wait.
@@ -30,11 +31,11 @@ pub(crate) struct Settings {
     /// Samples that a page aims at.
     pub(crate) page_samples: u32,
     /// Windows of a segment grid that are predicted ahead.
-    pub(crate) ahead_segments: u32,
+    pub(crate) ahead_segments: usize,
     /// Windows of a time range that are predicted ahead.
-    pub(crate) ahead_windows: u32,
+    pub(crate) ahead_windows: usize,
     /// Windows of a time range that are predicted behind.
-    pub(crate) behind_windows: u32,
+    pub(crate) behind_windows: usize,
     /// Decoded bytes of one prediction.
     pub(crate) prefetch_bytes: usize,
     pub(crate) open_recordings: usize,
@@ -45,31 +46,45 @@ pub(crate) struct Settings {
     pub(crate) channels_per_read: usize,
 }
 
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let Config {
+            cache,
+            workers,
+            pages,
+            prefetch,
+            limits,
+            ..
+        } = config;
+        Self {
+            mailbox: limits.mailbox,
+            cache_bytes: cache.size_bytes(),
+            cache_idle_limit: cache.idle_ttl(),
+            workers: workers.processes,
+            in_process_threads: workers.in_process_threads,
+            open_segments: NonZeroUsize::new(workers.open_segments).unwrap_or(NonZeroUsize::MIN),
+            stall_limit: workers.stall_limit(),
+            spawn_limit: workers.spawn_limit(),
+            restart_backoff_min: workers.restart_backoff_min(),
+            restart_backoff_max: workers.restart_backoff_max(),
+            restart_budget: workers.restart_budget,
+            restart_window: workers.restart_window(),
+            rest: workers.rest(),
+            page_samples: u32::try_from(pages.target_samples).unwrap_or(u32::MAX),
+            ahead_segments: prefetch.ahead_segments,
+            ahead_windows: prefetch.ahead_windows,
+            behind_windows: prefetch.behind_windows,
+            prefetch_bytes: prefetch.max_bytes(),
+            open_recordings: limits.open_recordings,
+            queued_pages: limits.queued_pages,
+            read_ahead_bytes: limits.read_ahead_bytes(),
+            channels_per_read: limits.channels_per_read,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            mailbox: 1024,
-            cache_bytes: 512 << 20,
-            cache_idle_limit: Some(Duration::from_secs(1800)),
-            workers: 2,
-            in_process_threads: 2,
-            open_segments: NonZeroUsize::MIN.saturating_add(255),
-            stall_limit: Duration::from_secs(30),
-            spawn_limit: Duration::from_secs(5),
-            restart_backoff_min: Duration::from_millis(20),
-            restart_backoff_max: Duration::from_secs(2),
-            restart_budget: 10,
-            restart_window: Duration::from_secs(10),
-            rest: Duration::from_secs(30),
-            page_samples: 4096,
-            ahead_segments: 3,
-            ahead_windows: 1,
-            behind_windows: 1,
-            prefetch_bytes: 64 << 20,
-            open_recordings: 1000,
-            queued_pages: 65_536,
-            read_ahead_bytes: 8 << 20,
-            channels_per_read: 4096,
-        }
+        Self::from(&Config::default())
     }
 }
