@@ -29,3 +29,4 @@ pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, Window
 pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 pub use session::open_session;
 pub use window::{ChannelReader, ReadError};
+pub(crate) use window::{check_readable, scale_of};
