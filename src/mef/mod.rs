@@ -7,6 +7,9 @@ pub mod crc;
 mod error;
 mod layout;
 pub mod red;
+pub mod synth;
 pub mod time;
+mod writer;
 
 pub use error::{BlockError, IndexField, Malformation, MefError};
+pub use writer::{ChannelOptions, ChannelWriter, SessionOptions, SessionWriter, WriteError};
