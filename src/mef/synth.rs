@@ -33,12 +33,14 @@ const SPIKE_COUNTS: f32 = 1200.0;
 /// Least and most seconds between spikes.
 const SPIKE_PAUSE: (f64, f64) = (0.3, 8.0);
 
-/// Samples per full turn of a phase accumulator.
+/// Samples that are made at a time.
+const STRETCH: usize = 256;
+/// Steps of a phase accumulator in a full turn.
 const FULL_TURN: f64 = 4_294_967_296.0;
 
 /// The endless signal of one channel.
 pub struct Synth {
-    rng: Rng,
+    noise_rng: Rng,
     noise: [f32; 8],
     decay: [f32; 8],
     gain: [f32; 8],
@@ -46,6 +48,8 @@ pub struct Synth {
     hum_step: u32,
     drift_phase: u32,
     drift_step: u32,
+    /// Apart from the noise's, so that neither waits for the other.
+    spike_rng: Rng,
     /// A spike is the difference of two decays.
     spike_fall: f32,
     spike_rise: f32,
@@ -81,50 +85,67 @@ impl Synth {
             rise_decay: decay_f32(sampling_frequency, SPIKE_RISE),
             until_spike: rng.u32(pause.0..=pause.1),
             pause,
-            rng,
+            spike_rng: rng.fork(),
+            noise_rng: rng,
         }
     }
 
     /// Writes the next counts of the signal to all of `out`. How the signal is
     /// cut into calls does not change it.
     pub fn fill(&mut self, out: &mut [i32]) {
-        for sample in out {
-            let value = self.noise() + self.hum_and_drift() + self.spike();
-            *sample = value as i32;
+        // Source by source over a stretch that stays in the nearest cache: each
+        // loop keeps its few state variables in registers.
+        for stretch in out.chunks_mut(STRETCH) {
+            let mut room = [0.0; STRETCH];
+            let (values, _) = room.split_at_mut(stretch.len());
+            self.add_noise(values);
+            self.add_hum_and_drift(values);
+            self.add_spikes(values);
+            for (sample, value) in stretch.iter_mut().zip(values) {
+                *sample = *value as i32;
+            }
         }
     }
 
-    #[inline(always)]
-    fn noise(&mut self) -> f32 {
-        let bytes = self.rng.u64(..).to_le_bytes();
-        for (lane, byte) in bytes.into_iter().enumerate() {
+    fn add_noise(&mut self, values: &mut [f32]) {
+        let (mut noise, decay, gain) = (self.noise, self.decay, self.gain);
+        for value in values {
+            let bytes = self.noise_rng.u64(..).to_le_bytes();
             // Half a step up, so that the mean is zero.
-            let white = f32::from(byte as i8) + 0.5;
-            self.noise[lane] = self.noise[lane] * self.decay[lane] + white * self.gain[lane];
+            let white = bytes.map(|byte| f32::from(byte as i8) + 0.5);
+            for lane in 0..8 {
+                noise[lane] = noise[lane] * decay[lane] + white[lane] * gain[lane];
+            }
+            let [a, b, c, d, e, f, g, h] = noise;
+            *value += ((a + e) + (b + f)) + ((c + g) + (d + h));
         }
-        let [a, b, c, d, e, f, g, h] = self.noise;
-        ((a + b) + (c + d)) + ((e + f) + (g + h))
+        self.noise = noise;
     }
 
-    #[inline(always)]
-    fn hum_and_drift(&mut self) -> f32 {
-        self.hum_phase = self.hum_phase.wrapping_add(self.hum_step);
-        self.drift_phase = self.drift_phase.wrapping_add(self.drift_step);
-        HUM_COUNTS * wave(self.hum_phase) + DRIFT_COUNTS * wave(self.drift_phase)
+    fn add_hum_and_drift(&mut self, values: &mut [f32]) {
+        for value in values {
+            self.hum_phase = self.hum_phase.wrapping_add(self.hum_step);
+            self.drift_phase = self.drift_phase.wrapping_add(self.drift_step);
+            *value += HUM_COUNTS * wave(self.hum_phase) + DRIFT_COUNTS * wave(self.drift_phase);
+        }
     }
 
-    #[inline(always)]
-    fn spike(&mut self) -> f32 {
-        self.until_spike -= 1;
-        if self.until_spike == 0 {
-            self.until_spike = self.rng.u32(self.pause.0..=self.pause.1);
-            let height = SPIKE_COUNTS * (0.5 + self.rng.f32());
-            self.spike_fall -= height;
-            self.spike_rise -= height;
+    fn add_spikes(&mut self, values: &mut [f32]) {
+        let (mut fall, mut rise) = (self.spike_fall, self.spike_rise);
+        for value in values {
+            self.until_spike -= 1;
+            if self.until_spike == 0 {
+                self.until_spike = self.spike_rng.u32(self.pause.0..=self.pause.1);
+                let height = SPIKE_COUNTS * (0.5 + self.spike_rng.f32());
+                fall -= height;
+                rise -= height;
+            }
+            fall = fade(fall, self.fall_decay);
+            rise = fade(rise, self.rise_decay);
+            *value += fall - rise;
         }
-        self.spike_fall *= self.fall_decay;
-        self.spike_rise *= self.rise_decay;
-        self.spike_fall - self.spike_rise
+        self.spike_fall = fall;
+        self.spike_rise = rise;
     }
 }
 
@@ -145,6 +166,13 @@ fn decay_f32(sampling_frequency: f64, time_constant: f64) -> f32 {
 /// The input gain that gives an integrator of random bytes the deviation.
 fn gain(decay: f64, deviation: f64) -> f32 {
     (deviation * (1.0 - decay * decay).sqrt() / BYTE_DEVIATION) as f32
+}
+
+/// One step of a spike's decay. It ends at zero, since numbers too small for the
+/// normal form would be slow.
+fn fade(value: f32, decay: f32) -> f32 {
+    let next = value * decay;
+    if next < -0.01 { next } else { 0.0 }
 }
 
 /// Phase per sample; a frequency above the sampling frequency folds back.

@@ -31,7 +31,7 @@ pub struct SessionOptions {
     /// Seed of the files' identifiers: the same seed and calls give the same
     /// bytes. Without one, the identifiers are random.
     pub seed: Option<u64>,
-    /// Name to show instead of the subject's.
+    /// Name to show instead of the subject's, at most 255 bytes.
     pub anonymized_name: String,
     /// Free text, at most 2047 bytes.
     pub session_description: String,
@@ -58,6 +58,23 @@ struct Session {
 ///
 /// It only makes channels, which then live on their own: several threads may
 /// write one each.
+///
+/// ```
+/// use mef3_server::mef::{ChannelOptions, SessionOptions, SessionWriter, WriteError};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("night.mefd");
+/// let mut session = SessionWriter::create(path, SessionOptions::default())?;
+/// let mut channel = session.channel(ChannelOptions {
+///     units_conversion_factor: 0.1,
+///     ..ChannelOptions::new("LT 1", 250.0)
+/// })?;
+/// channel.write(1_600_000_000_000_000, &[3, 1, 4, 1, 5])?;
+/// // A second later: a gap.
+/// channel.write(1_600_000_001_000_000, &[9, 2, 6])?;
+/// channel.finish()?;
+/// # Ok::<(), WriteError>(())
+/// ```
 pub struct SessionWriter {
     session: Arc<Session>,
     rng: Rng,

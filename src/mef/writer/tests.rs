@@ -1,8 +1,11 @@
 //! What the writer refuses, and what it leaves on disk.
 
 use tempfile::TempDir;
+use zerocopy::FromBytes;
 
 use super::*;
+use crate::mef::layout::{HEADER_BYTES, IndexEntry, Metadata};
+use crate::mef::red::NAN;
 
 const START: i64 = 1_600_000_000_000_000;
 
@@ -134,4 +137,51 @@ fn a_seed_fixes_every_byte_and_the_cut_into_calls_none() {
     let bytes = write(1, 2500);
     assert!(write(1, 7) == bytes);
     assert!(write(2, 2500) != bytes);
+}
+
+#[test]
+fn nan_samples_do_not_count_as_extremes() {
+    for (samples, indexed, native) in [
+        ([NAN, -4, 8, NAN], (-4, 8), Some((-4.0, 2.0))),
+        ([NAN; 4], (NAN, NAN), None),
+    ] {
+        let (folder, mut session) = session(SessionOptions::default());
+        let mut channel = session
+            .channel(ChannelOptions {
+                units_conversion_factor: -0.5,
+                ..ChannelOptions::new("c", 10.0)
+            })
+            .unwrap();
+        channel.write(START, &samples).unwrap();
+        channel.finish().unwrap();
+        let segment = folder.path().join("s.mefd/c.timd/c-000000.segd");
+        let index = fs::read(segment.join("c-000000.tidx")).unwrap();
+        let entry = IndexEntry::read_from_bytes(&index[HEADER_BYTES..]).unwrap();
+        let found = (
+            entry.minimum_sample_value.get(),
+            entry.maximum_sample_value.get(),
+        );
+        assert_eq!(found, indexed);
+        let metadata = fs::read(segment.join("c-000000.tmet")).unwrap();
+        let section = Metadata::read_from_bytes(&metadata).unwrap().section_2;
+        let least = section.minimum_native_sample_value.get();
+        let greatest = section.maximum_native_sample_value.get();
+        match native {
+            Some(native) => assert_eq!((least, greatest), native),
+            None => assert!(least.is_nan() && greatest.is_nan()),
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_write_the_channel_takes_nothing_more() {
+    let (folder, mut session) = session(SessionOptions::default());
+    let mut channel = session.channel(ChannelOptions::new("c", 10.0)).unwrap();
+    channel.write(START, &[1; 150]).unwrap();
+    fs::remove_dir_all(folder.path().join("s.mefd/c.timd")).unwrap();
+    let failed = channel.new_segment();
+    assert!(matches!(failed, Err(WriteError::Io { .. })));
+    let later = channel.write(START + 15_000_000, &[1; 150]);
+    assert!(matches!(later, Err(WriteError::Unusable)));
+    assert!(matches!(channel.finish(), Err(WriteError::Unusable)));
 }
