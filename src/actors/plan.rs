@@ -16,8 +16,6 @@ pub(crate) enum Pattern {
     Segments,
     /// Window by window, forwards or backwards.
     Windows,
-    /// Nothing is known.
-    None,
 }
 
 /// A read that was checked: every channel exists and the grid fits them all.
