@@ -8,6 +8,7 @@
 mod blocks;
 pub mod crc;
 mod error;
+mod gaps;
 mod header;
 mod identity;
 mod index;
@@ -22,6 +23,7 @@ mod window;
 
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 pub use error::{BlockError, IndexField, Malformation, MefError};
+pub use gaps::Gap;
 pub use identity::{FileIdentity, SegmentIdentity};
 pub use index::{BlockEntry, BlockIndex, duration_us};
 pub use metadata::{Acquisition, SegmentMetadata, Subject};
