@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use mef3_server::mef::{MefError, ReadError, WindowError};
+use mef3_server::mef::{MefError, ReadError, Recording, WindowError};
 use thiserror::Error;
 
 /// Why a command did not do what it was told. One line, which names the file or
@@ -13,13 +13,12 @@ pub(super) enum Failure {
     /// The session, or a file of it, cannot be read.
     #[error(transparent)]
     Mef(#[from] MefError),
-    /// Samples of the window cannot be read.
+    /// Samples of the window cannot be read; the error names the file.
+    #[error(transparent)]
+    Read(ReadError),
+    /// Samples of the window cannot be read; the error says where in the file.
     #[error("{}: {source}", file.display())]
-    Read {
-        /// The data file, or the session where the error names a file itself.
-        file: PathBuf,
-        source: ReadError,
-    },
+    ReadIn { file: PathBuf, source: ReadError },
     /// No channel has this name.
     #[error("{}: no channel {channel:?}, the session has {}", session.display(), listed(known))]
     UnknownChannel {
@@ -63,6 +62,16 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// A failure to read samples of `recording`.
+    pub(super) fn reading(recording: &Recording, source: ReadError) -> Self {
+        let file = match &source {
+            ReadError::Damaged(block) => recording.data_file(&block.channel, &block.segment),
+            ReadError::ConversionFactor { .. } => recording.path.clone(),
+            _ => return Self::Read(source),
+        };
+        Self::ReadIn { file, source }
+    }
+
     /// Whether the reader of our output closed it, which is its right.
     pub(super) fn is_closed_pipe(&self) -> bool {
         let (Self::Stdout(error) | Self::Output { source: error, .. }) = self else {

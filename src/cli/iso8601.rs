@@ -39,7 +39,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let january_or_february = month_from_march >= 10;
-    let month = if january_or_february { month_from_march - 9 } else { month_from_march + 3 };
+    let month = if january_or_february {
+        month_from_march - 9
+    } else {
+        month_from_march + 3
+    };
     let year = era * 400 + year_of_era + i64::from(january_or_february);
     (year, month, day)
 }

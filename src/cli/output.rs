@@ -20,9 +20,15 @@ pub(super) struct Output {
 enum Target {
     Stdout(Stdout),
     /// A pipe or a device under the output's name.
-    Special { name: PathBuf, file: File },
+    Special {
+        name: PathBuf,
+        file: File,
+    },
     /// A new file beside the one that it will become.
-    Pending { name: PathBuf, file: NamedTempFile },
+    Pending {
+        name: PathBuf,
+        file: NamedTempFile,
+    },
 }
 
 impl Output {
@@ -34,10 +40,12 @@ impl Output {
     /// A file, which takes its name when it is finished: a command that fails
     /// leaves what stood there before.
     pub(super) fn file(path: &Path) -> Result<Self, Failure> {
-        Target::file(path).map(Self::to).map_err(|source| Failure::Output {
-            file: path.into(),
-            source,
-        })
+        Target::file(path)
+            .map(Self::to)
+            .map_err(|source| Failure::Output {
+                file: path.into(),
+                source,
+            })
     }
 
     fn to(target: Target) -> Self {
@@ -95,10 +103,9 @@ impl Target {
             Self::Stdout(_) | Self::Special { .. } => Ok(()),
             Self::Pending { name, file } => {
                 let persisted = file.persist(&name).map_err(|error| error.error);
-                persisted.map(drop).map_err(|source| Failure::Output {
-                    file: name,
-                    source,
-                })
+                persisted
+                    .map(drop)
+                    .map_err(|source| Failure::Output { file: name, source })
             }
         }
     }
@@ -137,7 +144,9 @@ mod tests {
     use super::*;
 
     fn write(output: &mut Output, text: &str) {
-        output.write_with(|writer| writer.write_all(text.as_bytes())).unwrap();
+        output
+            .write_with(|writer| writer.write_all(text.as_bytes()))
+            .unwrap();
     }
 
     #[test]

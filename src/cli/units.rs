@@ -71,7 +71,11 @@ fn scaled(mut number: f64, units: &[&str]) -> String {
         number /= 1000.0;
         unit = larger;
     }
-    let decimals = if number < 9.995 && number.fract() != 0.0 { 1 } else { 0 };
+    let decimals = if number < 9.995 && number.fract() != 0.0 {
+        1
+    } else {
+        0
+    };
     format!("{number:.decimals$} {unit}")
 }
 
