@@ -1,1 +1,13 @@
-fn main() {}
+//! The `mef3-server` program.
+
+#![deny(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // First of all: a worker is this same program, and never gets past this line.
+    mef3_server::worker::init();
+    cli::run()
+}

@@ -12,6 +12,7 @@ use super::error::{BlockError, IndexField, MefError};
 use super::identity::SegmentIdentity;
 use super::index::{BlockEntry, BlockIndex};
 use super::layout::BLOCK_HEADER_BYTES;
+use super::recording::{Channel, Recording, Segment};
 use super::red::{Decoder, MAX_BLOCK_SAMPLES};
 use super::session::{OpenedSegment, open_segment};
 use super::time;
@@ -76,6 +77,22 @@ impl SegmentReader {
             index,
             recording_time_offset,
         })
+    }
+
+    /// Opens a segment of a channel of `recording`, and makes sure that it is the
+    /// one that stood there when the recording was opened, possibly grown.
+    ///
+    /// # Errors
+    /// [`MefError`] where metadata, index or data cannot be read, or are others.
+    pub fn open_in(
+        recording: &Recording,
+        channel: &Channel,
+        segment: &Segment,
+    ) -> Result<Self, MefError> {
+        let folder = recording.channel_folder(&channel.name);
+        let reader = Self::open(&folder, &segment.stem)?;
+        reader.check_identity(&segment.identity)?;
+        Ok(reader)
     }
 
     /// Checks that these are the files that a recording was opened from,

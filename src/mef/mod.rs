@@ -9,6 +9,7 @@
 mod blocks;
 pub mod crc;
 mod error;
+mod gaps;
 mod header;
 mod identity;
 mod index;
@@ -25,6 +26,7 @@ mod writer;
 
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 pub use error::{BlockError, IndexField, Malformation, MefError};
+pub use gaps::Gap;
 pub use identity::{FileIdentity, SegmentIdentity};
 pub use index::{BlockEntry, BlockIndex, duration_us};
 pub use metadata::{Acquisition, SegmentMetadata, Subject};

@@ -33,6 +33,12 @@ impl Recording {
         self.path.join(format!("{name}.timd"))
     }
 
+    /// The data file of segment `stem` of the channel named `channel`.
+    pub fn data_file(&self, channel: &str, stem: &str) -> PathBuf {
+        let folder = self.channel_folder(channel);
+        folder.join(format!("{stem}.segd/{stem}.tdat"))
+    }
+
     /// Position of the channel named `name`.
     pub fn channel_position(&self, name: &str) -> Option<usize> {
         self.channels

@@ -2,7 +2,6 @@
 //! tools do. Servers go through the engine, where workers decode and a cache
 //! remembers.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use thiserror::Error;
@@ -90,7 +89,9 @@ pub struct ChannelReader<'a> {
     recording: &'a Recording,
     channel: &'a Channel,
     placement: Placement,
-    open: HashMap<u32, SegmentReader>,
+    /// The segment read last. Blocks come segment by segment, and a channel may
+    /// have more segments than a process may have files open.
+    open: Option<(u32, SegmentReader)>,
     scratch: Scratch,
     samples: Vec<i32>,
     blocks: Vec<DecodedBlock>,
@@ -111,7 +112,7 @@ impl<'a> ChannelReader<'a> {
             recording,
             channel,
             placement: Placement::new(grid, channel),
-            open: HashMap::new(),
+            open: None,
             scratch: Scratch::default(),
             samples: Vec::new(),
             blocks: Vec::new(),
@@ -148,27 +149,21 @@ impl<'a> ChannelReader<'a> {
         self.samples.clear();
         self.blocks.clear();
         let channel = self.channel;
-        let Some(stem) = channel
-            .segments
-            .get(segment as usize)
-            .map(|s| s.stem.as_str())
-        else {
+        let Some(part) = channel.segments.get(segment as usize) else {
             return Ok(());
         };
-        if !self.open.contains_key(&segment) {
-            let folder = self.recording.channel_folder(&channel.name);
-            self.open
-                .insert(segment, SegmentReader::open(&folder, stem)?);
-        }
-        if let Some(reader) = self.open.get(&segment) {
-            let (samples, blocks) = (&mut self.samples, &mut self.blocks);
-            reader.decode(block as usize, 1, &mut self.scratch, samples, blocks);
-        }
+        let reader = match self.open.take() {
+            Some((number, reader)) if number == segment => reader,
+            _ => SegmentReader::open_in(self.recording, channel, part)?,
+        };
+        let (samples, blocks) = (&mut self.samples, &mut self.blocks);
+        reader.decode(block as usize, 1, &mut self.scratch, samples, blocks);
+        self.open = Some((segment, reader));
         for decoded in &self.blocks {
             if let Some(damage) = &decoded.damage {
                 return Err(DamagedBlock {
                     channel: channel.name.clone(),
-                    segment: stem.to_owned(),
+                    segment: part.stem.clone(),
                     block,
                     start_uutc: decoded.start_uutc,
                     damage: damage.clone(),

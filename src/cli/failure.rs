@@ -1,0 +1,90 @@
+//! What a command can end in. The texts are what the user sees.
+
+use std::io;
+use std::path::PathBuf;
+
+use mef3_server::mef::{MefError, ReadError, Recording, WindowError};
+use thiserror::Error;
+
+/// Why a command did not do what it was told. One line, which names the file or
+/// folder and the reason.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// The session, or a file of it, cannot be read.
+    #[error(transparent)]
+    Mef(#[from] MefError),
+    /// Samples of the window cannot be read; the error names the file.
+    #[error(transparent)]
+    Read(ReadError),
+    /// Samples of the window cannot be read; the error says where in the file.
+    #[error("{}: {source}", file.display())]
+    ReadIn { file: PathBuf, source: ReadError },
+    /// No channel has this name.
+    #[error("{}: no channel {channel:?}, the session has {}", session.display(), listed(known))]
+    UnknownChannel {
+        session: PathBuf,
+        channel: String,
+        known: Vec<String>,
+    },
+    /// The channel is there and cannot be read.
+    #[error("channel {channel} cannot be read: {source}")]
+    UnreadableChannel { channel: String, source: MefError },
+    /// No grid can be laid over the window.
+    #[error("{}: channel {channel}: {source}", session.display())]
+    Window {
+        session: PathBuf,
+        channel: String,
+        source: WindowError,
+    },
+    /// The window has no column.
+    #[error(
+        "{}: channel {channel}: the window from {start_uutc} to {end_uutc} is shorter than one sample",
+        session.display()
+    )]
+    ShorterThanOneSample {
+        session: PathBuf,
+        channel: String,
+        start_uutc: i64,
+        end_uutc: i64,
+    },
+    /// Not everything in the session can be read.
+    #[error("{}: {what} cannot be read", session.display())]
+    Damaged { session: PathBuf, what: String },
+    /// Raw numbers would garble a terminal.
+    #[error("raw numbers are not for a terminal: use --output FILE, a pipe, or --format csv")]
+    BinaryToTerminal,
+    /// Standard output does not take what is written.
+    #[error("standard output: {0}")]
+    Stdout(io::Error),
+    /// The output file cannot be written.
+    #[error("{}: {source}", file.display())]
+    Output { file: PathBuf, source: io::Error },
+}
+
+impl Failure {
+    /// A failure to read samples of `recording`.
+    pub(super) fn reading(recording: &Recording, source: ReadError) -> Self {
+        let file = match &source {
+            ReadError::Damaged(block) => recording.data_file(&block.channel, &block.segment),
+            ReadError::ConversionFactor { .. } => recording.path.clone(),
+            _ => return Self::Read(source),
+        };
+        Self::ReadIn { file, source }
+    }
+
+    /// Whether the reader of our output closed it, which is its right.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        let (Self::Stdout(error) | Self::Output { source: error, .. }) = self else {
+            return false;
+        };
+        error.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+/// Names in a sentence.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no readable channel".into();
+    }
+    names.join(", ")
+}

@@ -1,0 +1,73 @@
+//! The command line: what the program can be told to do.
+//!
+//! One file or folder per command. A command reads its arguments, does its work
+//! through the library, and ends in success or in a [`Failure`], which is one
+//! line on standard error.
+
+mod failure;
+mod info;
+mod iso8601;
+// Commands that run for long keep a log; `info` and `read` have nothing to log.
+#[cfg_attr(not(test), allow(dead_code, reason = "wanted by serve"))]
+mod logging;
+mod output;
+mod read;
+mod units;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Serves MEF 3.0 brain recordings, and looks into them.
+#[derive(Debug, Parser)]
+#[command(name = "mef3-server", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  What is in a session, and is it whole?
+    mef3-server info night.mefd
+    mef3-server info night.mefd --deep
+  A channel as text, and ten seconds of it as numbers for another program:
+    mef3-server read night.mefd --channel Fp1 | head
+    mef3-server read night.mefd --channel Fp1 --format f64 --output fp1.f64 \\
+        --start 1600000000000000 --end 1600000010000000
+
+Times are uUTC: microseconds since 1970-01-01T00:00:00 UTC.
+A session is a folder whose name ends in .mefd.
+Every command explains itself: mef3-server COMMAND --help";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Info(info::Arguments),
+    Read(read::Arguments),
+}
+
+/// Does what the command line says.
+pub(crate) fn run() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Info(arguments) => info::run(&arguments),
+        Command::Read(arguments) => read::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough: `mef3-server read ... | head`.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody is left to tell if standard error is gone, too.
+            let _ = writeln!(io::stderr(), "mef3-server: {}", one_line(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A failure as one line, whatever stands in the names of files.
+fn one_line(failure: &Failure) -> String {
+    units::printable(&failure.to_string())
+}

@@ -1,0 +1,241 @@
+//! `read`: a window of one channel, as text or as raw numbers.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use mef3_server::mef::{Channel, ChannelReader, Grid, Recording, Rule, SampleValue, open_session};
+
+use super::failure::Failure;
+use super::output::Output;
+
+/// Columns that are read and written at a time: 8 MiB of f64, however long the
+/// window is.
+const CHUNK_COLUMNS: u64 = 1 << 20;
+
+const DETAILS: &str = "\
+Samples stand on a regular grid: column i of N has the time start + i / rate, and
+a column where nothing was recorded is NaN (csv: an empty value, i32: -2147483648).
+A block that cannot be read ends the command with exit status 1: damage never
+passes for a gap.
+
+Examples:
+  The whole channel as time,value lines:
+    mef3-server read night.mefd --channel Fp1 > fp1.csv
+  Ten seconds as little-endian numbers, for numpy.fromfile(..., '<f8'):
+    mef3-server read night.mefd --channel Fp1 --format f64 --output fp1.f64 \\
+        --start 1600000000000000 --end 1600000010000000
+  The first stored counts:
+    mef3-server read night.mefd --channel Fp1 --format i32 | od -t d4 | head";
+
+/// Write a window of one channel as text or raw numbers
+#[derive(Debug, Args)]
+#[command(after_long_help = DETAILS)]
+pub(super) struct Arguments {
+    /// The session folder, NAME.mefd
+    path: PathBuf,
+    /// Name of the channel; `mef3-server info` lists them
+    #[arg(short, long, value_name = "NAME")]
+    channel: String,
+    /// Start of the window in uUTC [default: start of the channel]
+    #[arg(long, value_name = "UUTC", allow_negative_numbers = true)]
+    start: Option<i64>,
+    /// End of the window in uUTC, exclusive [default: end of the channel]
+    #[arg(long, value_name = "UUTC", allow_negative_numbers = true)]
+    end: Option<i64>,
+    /// Whose rounding decides on the number of columns and the place of a block
+    #[arg(long, value_enum, default_value_t = RuleName::Mef3io)]
+    rule: RuleName,
+    /// What to write
+    #[arg(short, long, value_enum, default_value_t = Format::Csv)]
+    format: Format,
+    /// Write to a file, which is replaced only once the whole window is read
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RuleName {
+    /// As mef3io 2.x reads: the nearest column
+    Mef3io,
+    /// As pymef and mef_tools read
+    Pymef,
+}
+
+impl From<RuleName> for Rule {
+    fn from(name: RuleName) -> Self {
+        match name {
+            RuleName::Mef3io => Self::Mef3io,
+            RuleName::Pymef => Self::Pymef,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines of time in uUTC and scaled value
+    Csv,
+    /// Scaled values, 64-bit little-endian
+    F64,
+    /// Scaled values, 32-bit little-endian
+    F32,
+    /// Counts as stored, 32-bit little-endian
+    I32,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let to_terminal = arguments.output.is_none() && io::stdout().is_terminal();
+    if to_terminal && arguments.format != Format::Csv {
+        return Err(Failure::BinaryToTerminal);
+    }
+    let recording = open_session(&arguments.path)?;
+    let channel = find_channel(&recording, &arguments.channel)?;
+    let grid = lay_grid(arguments, &recording, channel)?;
+    let reader = ChannelReader::new(&recording, channel, grid)
+        .map_err(|error| Failure::reading(&recording, error))?;
+    let output = match &arguments.output {
+        Some(path) => Output::file(path)?,
+        None => Output::stdout(),
+    };
+    let mut window = Window {
+        recording: &recording,
+        grid,
+        reader,
+        output,
+    };
+    match arguments.format {
+        Format::Csv => window.write_csv()?,
+        Format::F64 => window.write_raw(f64::to_le_bytes, false)?,
+        Format::F32 => window.write_raw(f32::to_le_bytes, false)?,
+        Format::I32 => window.write_raw(i32::to_le_bytes, true)?,
+    }
+    window.output.finish()
+}
+
+fn find_channel<'a>(recording: &'a Recording, name: &str) -> Result<&'a Channel, Failure> {
+    if let Some(channel) = recording.channels.iter().find(|known| known.name == name) {
+        return Ok(channel);
+    }
+    let mut unreadable = recording.unreadable.iter();
+    Err(match unreadable.find(|known| known.name == name) {
+        Some(unreadable) => Failure::UnreadableChannel {
+            channel: name.into(),
+            source: unreadable.error.clone(),
+        },
+        None => Failure::UnknownChannel {
+            session: recording.path.clone(),
+            channel: name.into(),
+            known: recording
+                .channels
+                .iter()
+                .map(|known| known.name.clone())
+                .collect(),
+        },
+    })
+}
+
+fn lay_grid(
+    arguments: &Arguments,
+    recording: &Recording,
+    channel: &Channel,
+) -> Result<Grid, Failure> {
+    let start_uutc = arguments.start.unwrap_or(channel.start_uutc);
+    let end_uutc = arguments.end.unwrap_or(channel.end_uutc);
+    let rate = channel.sampling_frequency;
+    let grid = Grid::new(arguments.rule.into(), start_uutc, end_uutc, rate).map_err(|source| {
+        Failure::Window {
+            session: recording.path.clone(),
+            channel: channel.name.clone(),
+            source,
+        }
+    })?;
+    if grid.columns() == 0 {
+        return Err(Failure::ShorterThanOneSample {
+            session: recording.path.clone(),
+            channel: channel.name.clone(),
+            start_uutc,
+            end_uutc,
+        });
+    }
+    Ok(grid)
+}
+
+/// A window on its way out, chunk by chunk.
+struct Window<'a> {
+    recording: &'a Recording,
+    grid: Grid,
+    reader: ChannelReader<'a>,
+    output: Output,
+}
+
+impl Window<'_> {
+    fn write_csv(&mut self) -> Result<(), Failure> {
+        self.output
+            .write_with(|writer| writeln!(writer, "time_uutc,value"))?;
+        let grid = self.grid;
+        self.write_chunks(false, |first_column, row: &[f64], writer| {
+            for (column, value) in (first_column..).zip(row) {
+                let time = time_of(&grid, column);
+                if value.is_nan() {
+                    writeln!(writer, "{time},")?;
+                } else {
+                    // As many digits as it takes to read the same value back.
+                    writeln!(writer, "{time},{value:?}")?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn write_raw<T: SampleValue, const BYTES: usize>(
+        &mut self,
+        to_bytes: fn(T) -> [u8; BYTES],
+        unscaled: bool,
+    ) -> Result<(), Failure> {
+        self.write_chunks(unscaled, |_, row: &[T], writer| {
+            row.iter()
+                .try_for_each(|&value| writer.write_all(&to_bytes(value)))
+        })
+    }
+
+    /// Reads the window and hands it to `write`, which is told the first column
+    /// of each chunk.
+    fn write_chunks<T: SampleValue>(
+        &mut self,
+        unscaled: bool,
+        mut write: impl FnMut(u64, &[T], &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let columns = self.grid.columns();
+        let mut row = vec![T::GAP; columns.min(CHUNK_COLUMNS) as usize];
+        let mut first_column = 0;
+        while first_column < columns {
+            let length = (columns - first_column).min(CHUNK_COLUMNS);
+            row.truncate(length as usize);
+            let read = self.reader.read(first_column, &mut row, unscaled);
+            read.map_err(|error| Failure::reading(self.recording, error))?;
+            self.output
+                .write_with(|writer| write(first_column, &row, writer))?;
+            first_column += length;
+        }
+        Ok(())
+    }
+}
+
+/// The time of a column in uUTC, to the nearest microsecond.
+fn time_of(grid: &Grid, column: u64) -> i64 {
+    let distance = (column as f64 * 1e6 / grid.sampling_frequency()).round();
+    grid.start_uutc().saturating_add(distance as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_do_not_drift_at_a_fractional_rate() {
+        let grid = Grid::new(Rule::Mef3io, 7, 90_000_000_007, 1000.0 / 3.0).unwrap();
+        assert_eq!(time_of(&grid, 0), 7);
+        assert_eq!(time_of(&grid, 1), 3007);
+        assert_eq!(time_of(&grid, 30_000_000), 90_000_000_007);
+    }
+}
