@@ -55,11 +55,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn write(arguments: &Arguments, start: i64) -> Result<(), WriteError> {
-    let mut session = SessionWriter::create(&arguments.session, SessionOptions {
-        seed: Some(arguments.seed),
-        session_description: "synthetic recording".into(),
-        ..SessionOptions::default()
-    })?;
+    let mut session = SessionWriter::create(
+        &arguments.session,
+        SessionOptions {
+            seed: Some(arguments.seed),
+            session_description: "synthetic recording".into(),
+            ..SessionOptions::default()
+        },
+    )?;
     let samples = (arguments.seconds * arguments.rate).round().max(1.0) as u64;
     let digits = arguments.channels.to_string().len();
     let mut chunk = vec![0; CHUNK];
@@ -88,6 +91,8 @@ fn write(arguments: &Arguments, start: i64) -> Result<(), WriteError> {
 
 /// The present time in uUTC.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

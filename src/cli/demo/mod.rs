@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use self::recording::DemoRecording;
+pub(super) use self::tour::TourError;
 use super::failure::Failure;
 use super::serve::stop_signal;
 
@@ -59,8 +60,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             Ok(())
         };
-        let outcome = tokio::select! {
-            outcome = tour => outcome,
+        let outcome: Result<(), Failure> = tokio::select! {
+            outcome = tour => outcome.map_err(Failure::Tour),
             () = signal => Ok(()),
         };
         let _ = stop.send(());

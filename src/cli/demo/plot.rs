@@ -39,7 +39,9 @@ fn columns(samples: &[f32], width: usize) -> impl Iterator<Item = &[f32]> {
 /// The least and the greatest sample that is one.
 fn span(samples: &[f32]) -> Option<(f32, f32)> {
     let present = samples.iter().filter(|sample| !sample.is_nan());
-    present.map(|&s| (s, s)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    present
+        .map(|&s| (s, s))
+        .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
 #[cfg(test)]
@@ -62,6 +64,10 @@ mod tests {
     fn nothing_and_constants_are_drawn() {
         assert_eq!(plot(&[f32::NAN; 5], 5).len(), 1);
         assert_eq!(plot(&[], 5).len(), 1);
-        assert!(plot(&[2.0; 5], 5).iter().any(|line| line.ends_with("█████")));
+        assert!(
+            plot(&[2.0; 5], 5)
+                .iter()
+                .any(|line| line.ends_with("█████"))
+        );
     }
 }

@@ -72,16 +72,21 @@ impl DemoRecording {
 
     /// Channels of a rate.
     pub(super) fn channels(&self, rate: i64) -> impl Iterator<Item = &DemoChannel> {
-        self.channels.iter().filter(move |channel| channel.rate == rate)
+        self.channels
+            .iter()
+            .filter(move |channel| channel.rate == rate)
     }
 }
 
 fn write(path: &Path) -> Result<Vec<DemoChannel>, WriteError> {
-    let mut session = SessionWriter::create(path, SessionOptions {
-        seed: Some(SEED),
-        session_description: "synthetic recording of the demo".into(),
-        ..SessionOptions::default()
-    })?;
+    let mut session = SessionWriter::create(
+        path,
+        SessionOptions {
+            seed: Some(SEED),
+            session_description: "synthetic recording of the demo".into(),
+            ..SessionOptions::default()
+        },
+    )?;
     let mut channels = Vec::new();
     for (&(name, rate), number) in CHANNELS.iter().zip(0u32..) {
         let mut signal = Synth::new(SEED, number, rate as f64);
@@ -96,7 +101,9 @@ fn write(path: &Path) -> Result<Vec<DemoChannel>, WriteError> {
             signal.fill(&mut counts);
             channel.write(START_UUTC + from * 1_000_000, &counts)?;
             samples.resize((from * rate) as usize, f32::NAN);
-            let scaled = counts.iter().map(|&c| (f64::from(c) * UNITS_CONVERSION_FACTOR) as f32);
+            let scaled = counts
+                .iter()
+                .map(|&c| (f64::from(c) * UNITS_CONVERSION_FACTOR) as f32);
             samples.extend(scaled);
         }
         channel.finish()?;

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mef3_server::grpc::proto::client::LegacyClient;
-use mef3_server::grpc::proto::{FileInfoRequest, FileInfoResponse, OpenFileRequest, SignalRangeRequest};
+use mef3_server::grpc::proto::{
+    FileInfoRequest, FileInfoResponse, OpenFileRequest, SignalRangeRequest,
+};
 use mef3_server::{Engine, Error, WorkerState};
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error as ThisError;
@@ -38,7 +40,9 @@ pub(in crate::cli) enum TourError {
         read: f32,
         written: f32,
     },
-    #[error("{rows} rows of {columns} samples were read, {expected_rows} of {expected_columns} were written")]
+    #[error(
+        "{rows} rows of {columns} samples were read, {expected_rows} of {expected_columns} were written"
+    )]
     Shape {
         rows: usize,
         columns: usize,
@@ -73,7 +77,10 @@ pub(super) async fn take(
     let mut picture = Vec::new();
     for rate in [1000, 256] {
         let channels: Vec<&DemoChannel> = recording.channels(rate).collect();
-        say!("\nreading {} channels of {rate} Hz, {SECONDS} s", channels.len());
+        say!(
+            "\nreading {} channels of {rate} Hz, {SECONDS} s",
+            channels.len()
+        );
         for temperature in ["cold", "warm"] {
             let hits = engine.statistics().await?.cache.hits;
             let read = timed_read(&mut client, &path, &channels).await?;
@@ -100,11 +107,19 @@ async fn open(client: &mut Client, path: &str) -> Result<FileInfoResponse, TourE
 
 fn describe(info: &FileInfoResponse) -> Result<(), TourError> {
     let span = info.duration_s.unwrap_or_default();
-    say!("opened {}: {} channels, {span} s", info.file_path, info.channel_names.len());
+    say!(
+        "opened {}: {} channels, {span} s",
+        info.file_path,
+        info.channel_names.len()
+    );
     for (name, rate) in info.channel_names.iter().zip(&info.channel_sampling_rates) {
         say!("  {name:<10} {rate:>6} Hz");
     }
-    say!("  nothing was recorded from second {} to second {}", GAP.0, GAP.1);
+    say!(
+        "  nothing was recorded from second {} to second {}",
+        GAP.0,
+        GAP.1
+    );
     Ok(())
 }
 
@@ -119,7 +134,10 @@ impl std::fmt::Display for Read {
         let millis = self.time.as_secs_f64() * 1e3;
         let samples: usize = self.rows.iter().map(Vec::len).sum();
         let rate = samples as f64 / self.time.as_secs_f64() / 1e6;
-        write!(formatter, "{samples} samples in {millis:.1} ms ({rate:.1} million a second)")
+        write!(
+            formatter,
+            "{samples} samples in {millis:.1} ms ({rate:.1} million a second)"
+        )
     }
 }
 
@@ -144,7 +162,9 @@ async fn timed_read(
             return Err(TourError::Refused(error));
         }
         let columns = message.shape.get(1).copied().unwrap_or_default().max(0) as usize;
-        let samples = message.array_bytes.chunks_exact((columns * size_of::<f32>()).max(1));
+        let samples = message
+            .array_bytes
+            .chunks_exact((columns * size_of::<f32>()).max(1));
         for (row, bytes) in rows.iter_mut().zip(samples) {
             let (values, _) = bytes.as_chunks::<4>();
             row.extend(values.iter().map(|&value| f32::from_le_bytes(value)));
@@ -206,14 +226,20 @@ async fn kill_a_worker(
     killed?;
     say!("  {}; every sample as written", read?);
     let after = workers_without(engine, Some(victim)).await?;
-    let successor = after.iter().find(|pid| !before.contains(pid)).ok_or(TourError::NoWorker)?;
+    let successor = after
+        .iter()
+        .find(|pid| !before.contains(pid))
+        .ok_or(TourError::NoWorker)?;
     let millis = begin.elapsed().as_millis();
     say!("  worker {successor} took its place after {millis} ms");
     Ok(())
 }
 
 fn kill(pid: u32) -> Result<(), TourError> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(TourError::NoWorker)?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(TourError::NoWorker)?;
     kill_process(pid, Signal::KILL).map_err(|error| TourError::Output(error.into()))
 }
 
@@ -223,7 +249,9 @@ async fn workers_without(engine: &Engine, gone: Option<u32>) -> Result<Vec<u32>,
     let begin = Instant::now();
     while begin.elapsed() < WORKER_LIMIT {
         let workers = engine.statistics().await?.supervisor.workers;
-        let ready = workers.iter().filter(|worker| worker.state == WorkerState::Ready);
+        let ready = workers
+            .iter()
+            .filter(|worker| worker.state == WorkerState::Ready);
         let pids: Vec<u32> = ready.filter_map(|worker| worker.pid).collect();
         if pids.len() == workers.len() && !gone.is_some_and(|gone| pids.contains(&gone)) {
             return Ok(pids);
