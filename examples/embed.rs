@@ -28,9 +28,17 @@ async fn read() -> Result<(), Box<dyn Error>> {
     };
     let engine = Engine::builder().workers(2).cache_mb(128).start()?;
     let recording = engine.open(&path).await?;
-    let channel = recording.info().channels.first().ok_or("the session has no readable channel")?;
+    let channel = recording
+        .info()
+        .channels
+        .first()
+        .ok_or("the session has no readable channel")?;
     let (start, rate) = (channel.start_uutc, channel.sampling_frequency);
-    println!("{}: {} channels", path.display(), recording.info().channels.len());
+    println!(
+        "{}: {} channels",
+        path.display(),
+        recording.info().channels.len()
+    );
 
     // Ten seconds, placed on a regular grid; where nothing was recorded, NaN.
     let request =
@@ -40,9 +48,16 @@ async fn read() -> Result<(), Box<dyn Error>> {
     while let Some(window) = windows.next().await {
         let window = window?;
         samples += window.samples.len();
-        gaps += window.samples.iter().filter(|sample| sample.is_nan()).count();
+        gaps += window
+            .samples
+            .iter()
+            .filter(|sample| sample.is_nan())
+            .count();
     }
-    println!("{}: {samples} samples at {rate} Hz, {gaps} of them in gaps", channel.name);
+    println!(
+        "{}: {samples} samples at {rate} Hz, {gaps} of them in gaps",
+        channel.name
+    );
 
     // The same ten seconds as the blocks that were stored, in counts.
     let mut blocks = engine.read_blocks(&request)?;

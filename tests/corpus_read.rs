@@ -12,7 +12,7 @@ fn read<T: SampleValue>(session: &corpus::Session, w: &corpus::Window, rule: Rul
     let mut row = vec![T::GAP; grid.columns() as usize];
     ChannelReader::new(&recording, channel, grid)
         .unwrap()
-        .read(0, &mut row, false)
+        .read(0, &mut row)
         .unwrap();
     row
 }

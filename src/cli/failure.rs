@@ -24,7 +24,10 @@ pub(super) enum Failure {
     Read(ReadError),
     /// Samples of the window cannot be read; the error says where in the file.
     #[error("{}: {source}", file.display())]
-    ReadIn { file: PathBuf, source: ReadError },
+    ReadIn {
+        file: PathBuf,
+        source: Box<ReadError>,
+    },
     /// No channel has this name.
     #[error("{}: no channel {channel:?}, the session has {}", session.display(), listed(known))]
     UnknownChannel {
@@ -99,7 +102,10 @@ impl Failure {
             ReadError::ConversionFactor { .. } => recording.path.clone(),
             _ => return Self::Read(source),
         };
-        Self::ReadIn { file, source }
+        Self::ReadIn {
+            file,
+            source: Box::new(source),
+        }
     }
 
     /// Whether the reader of our output closed it, which is its right.

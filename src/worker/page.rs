@@ -184,7 +184,11 @@ pub(crate) struct PageBlockView<'a> {
 impl Page {
     /// A page of `blocks`, whose samples follow each other in `samples`.
     /// `None` where the two do not fit together.
-    pub(crate) fn new(first_block: u32, blocks: Vec<DecodedBlock>, samples: Box<[i32]>) -> Option<Self> {
+    pub(crate) fn new(
+        first_block: u32,
+        blocks: Vec<DecodedBlock>,
+        samples: Box<[i32]>,
+    ) -> Option<Self> {
         let mut offset = 0usize;
         let blocks = blocks
             .into_iter()
