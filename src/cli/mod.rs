@@ -8,7 +8,7 @@ mod failure;
 mod info;
 mod iso8601;
 // Commands that run for long keep a log; `info` and `read` have nothing to log.
-#[cfg_attr(not(test), allow(dead_code, reason = "wanted by serve"))]
+#[allow(dead_code, reason = "for serve")]
 mod logging;
 mod output;
 mod read;

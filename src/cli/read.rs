@@ -35,7 +35,8 @@ pub(super) struct Arguments {
     /// The session folder, NAME.mefd
     path: PathBuf,
     /// Name of the channel; `mef3-server info` lists them
-    #[arg(short, long, value_name = "NAME")]
+    // Names may begin with a dash.
+    #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
     channel: String,
     /// Start of the window in uUTC [default: start of the channel]
     #[arg(long, value_name = "UUTC", allow_negative_numbers = true)]
