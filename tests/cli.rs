@@ -554,3 +554,34 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
+
+#[test]
+fn a_channel_may_have_more_segments_than_files_may_be_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.mefd");
+    let segment = session("plain_single");
+    let base = info(&segment, &["--json"]).json()["channels"][0].clone();
+    let channel = base["name"].as_str().unwrap();
+    let segment = segment.join(format!("{channel}.timd/{channel}-000000.segd"));
+    for number in 0..100 {
+        let stem = format!("{channel}-{number:06}");
+        let copy = path.join(format!("{channel}.timd/{stem}.segd"));
+        fs::create_dir_all(&copy).unwrap();
+        for extension in ["tmet", "tidx", "tdat"] {
+            let original = segment.join(format!("{channel}-000000.{extension}"));
+            fs::copy(original, copy.join(format!("{stem}.{extension}"))).unwrap();
+        }
+    }
+    let limited = run(Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 32 && exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_mef3-server"),
+        ])
+        .arg("read")
+        .arg(&path)
+        .args(["--channel", channel, "--format", "f64"]));
+    assert_eq!((limited.status, limited.stderr.as_str()), (0, ""));
+    assert!(limited.stdout == read(&session("plain_single"), channel, &["-f", "f64"]).stdout);
+}

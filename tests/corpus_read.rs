@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use common::corpus::{Session, Window, plain_sessions};
-use mef3_server::mef::{ChannelReader, Grid, Rule, open_session};
 
 /// Programs that run at a time.
 const THREADS: usize = 4;
@@ -148,39 +147,5 @@ fn same<T: std::fmt::Debug>(
     match pairs.find(|(_, (a, b))| !equal(a, b)) {
         None => Ok(()),
         Some((column, (a, b))) => Err(format!("column {column} is {a:?} instead of {b:?}")),
-    }
-}
-
-/// The program reads long windows in chunks; the corpus has no window so long.
-#[test]
-fn a_window_read_in_pieces_is_the_window() {
-    for session in plain_sessions() {
-        let recording = open_session(&session.path).unwrap();
-        for window in session.windows() {
-            let channel = &recording.channels[recording.channel_position(&window.channel).unwrap()];
-            let truths = [
-                (Rule::Mef3io, Some(&window.mef3io)),
-                (Rule::Pymef, window.pymef.as_ref()),
-            ];
-            for (rule, truth) in truths {
-                let (start, end) = (window.start_uutc, window.end_uutc);
-                let grid = Grid::new(rule, start, end, channel.sampling_frequency).unwrap();
-                let mut reader = ChannelReader::new(&recording, channel, grid).unwrap();
-                let mut values = vec![0.0; grid.columns() as usize];
-                // An odd length, so that pieces end anywhere in a block.
-                let length = values.len() / 5 + 3;
-                for (piece, row) in values.chunks_mut(length).enumerate() {
-                    reader.read((piece * length) as u64, row, false).unwrap();
-                }
-                let outcome = same(&values, truth.unwrap(), same_bits);
-                assert_eq!(
-                    outcome,
-                    Ok(()),
-                    "{} {} {rule:?}",
-                    session.name,
-                    window.channel
-                );
-            }
-        }
     }
 }
