@@ -466,6 +466,18 @@ fn damage_beside_the_blocks_is_listed_too() {
             .contains(": 20 bytes after the last whole entry of the index")
     );
 
+    let outcome = read(&hostile("tidx_truncated_mid_entry"), "bad", &[]);
+    assert_eq!(outcome.status, 0);
+    assert!(outcome.stderr.ends_with(
+        "bad-000000.tidx: 20 bytes after the last whole entry, blocks from 1577000002250000 on \
+         may be missing\n"
+    ));
+    let window = ["--end", "1577000002250000"];
+    assert_eq!(
+        read(&hostile("tidx_truncated_mid_entry"), "bad", &window).stderr,
+        ""
+    );
+
     let outcome = info(&hostile("ufact_nan"), &["--deep"]);
     assert!(outcome.failure().ends_with("damaged: 1 conversion factor"));
     assert!(
