@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 
 use super::cache::{Cache, Purge};
 use super::coordinator::{CancelPredictions, Coordinator, OpenSession};
-use super::plan::{Pattern, ReadPlan};
+use super::plan::{Pattern, ReadPlan, channel_positions};
 use super::prefetcher::{Observed, Prefetcher};
 use super::settings::Settings;
 use super::supervisor::{CloseSession, WorkerSupervisor};
 use crate::error::Error;
-use crate::mef::{Channel, Grid, Rule};
+use crate::mef::{Channel, Rule};
 use crate::worker::page::{PagedRecording, RecordingId};
 
 /// A recording that somebody has opened.
@@ -154,61 +154,16 @@ impl FileManager {
         rule: Rule,
         pattern: Pattern,
     ) -> Result<ReadPlan, Error> {
-        let most = self.settings.channels_per_read;
-        if channels.len() > most {
-            return Err(Error::LimitExceeded {
-                limit: "limits.channels_per_read",
-                value: most as u64,
-            });
-        }
-        let recording = &file.recording;
-        // Checked before the rates, as the existing servers do.
-        let first_rate = channels
-            .first()
-            .and_then(|&position| recording.channel(position));
-        let Some(rate) = first_rate.map(|channel| channel.sampling_frequency) else {
-            return Err(no_channel(recording));
-        };
-        let (start, end) = window;
-        let grid = Grid::new(rule, start, end, rate)?;
-        let rates = distinct_rates(recording, &channels);
-        if rates.len() > 1 {
-            return Err(Error::MixedRates(rates));
-        }
-        if grid.columns() == 0 {
-            return Err(Error::ShorterThanOneSample);
-        }
-        Ok(ReadPlan {
-            recording: Arc::clone(recording),
-            channels: channels.into(),
-            grid,
+        let most_channels = self.settings.channels_per_read;
+        ReadPlan::new(
+            &file.recording,
+            channels,
+            window,
+            rule,
             pattern,
-        })
+            most_channels,
+        )
     }
-}
-
-/// The error for a recording that has only unreadable channels.
-fn no_channel(recording: &PagedRecording) -> Error {
-    match recording.recording.unreadable.first() {
-        Some(channel) => Error::UnreadableChannel {
-            channel: channel.name.clone(),
-            error: channel.error.clone(),
-        },
-        None => Error::UnknownChannels(Vec::new()),
-    }
-}
-
-fn distinct_rates(recording: &PagedRecording, channels: &[u32]) -> Vec<f64> {
-    let mut rates = Vec::new();
-    for channel in channels
-        .iter()
-        .filter_map(|&position| recording.channel(position))
-    {
-        if !rates.contains(&channel.sampling_frequency) {
-            rates.push(channel.sampling_frequency);
-        }
-    }
-    rates
 }
 
 fn log_opened(recording: &PagedRecording) {
@@ -231,31 +186,8 @@ fn log_opened(recording: &PagedRecording) {
 }
 
 impl OpenFile {
-    /// Positions of the named channels in their order; all, where none is named.
     fn positions(&self, names: &[String]) -> Result<Vec<u32>, Error> {
-        let recording = &self.recording.recording;
-        if names.is_empty() {
-            return Ok((0..recording.channels.len() as u32).collect());
-        }
-        let mut unknown = Vec::new();
-        let mut positions = Vec::new();
-        for name in names {
-            if let Some(position) = recording.channel_position(name) {
-                positions.push(position as u32);
-            } else if let Some(channel) = recording.unreadable.iter().find(|c| c.name == *name) {
-                return Err(Error::UnreadableChannel {
-                    channel: channel.name.clone(),
-                    error: channel.error.clone(),
-                });
-            } else {
-                unknown.push(name.clone());
-            }
-        }
-        if unknown.is_empty() {
-            Ok(positions)
-        } else {
-            Err(Error::UnknownChannels(unknown))
-        }
+        channel_positions(&self.recording, names)
     }
 
     fn channel_names(&self) -> Vec<String> {

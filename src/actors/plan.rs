@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::mef::{Channel, Grid, Placement};
+use crate::error::Error;
+use crate::mef::{Channel, Grid, Placement, Rule};
 use crate::worker::page::{PageKey, PagedRecording};
 
 /// How a reader is expected to go on after a window.
@@ -15,8 +16,6 @@ pub(crate) enum Pattern {
     Segments,
     /// Window by window, forwards or backwards.
     Windows,
-    /// Nothing is known.
-    None,
 }
 
 /// A read that was checked: every channel exists and the grid fits them all.
@@ -29,7 +28,99 @@ pub(crate) struct ReadPlan {
     pub(crate) pattern: Pattern,
 }
 
+/// Positions of the named channels in their order; all, where none is named.
+pub(crate) fn channel_positions(
+    recording: &PagedRecording,
+    names: &[String],
+) -> Result<Vec<u32>, Error> {
+    let recording = &recording.recording;
+    if names.is_empty() {
+        return Ok((0u32..).take(recording.channels.len()).collect());
+    }
+    let mut unknown = Vec::new();
+    let mut positions = Vec::new();
+    for name in names {
+        if let Some(position) = recording.channel_position(name) {
+            positions.push(position as u32);
+        } else if let Some(channel) = recording.unreadable.iter().find(|c| c.name == *name) {
+            return Err(Error::UnreadableChannel {
+                channel: channel.name.clone(),
+                error: channel.error.clone(),
+            });
+        } else {
+            unknown.push(name.clone());
+        }
+    }
+    if unknown.is_empty() {
+        Ok(positions)
+    } else {
+        Err(Error::UnknownChannels(unknown))
+    }
+}
+
+/// The different rates of some channels, in the order of their first use.
+fn distinct_rates(recording: &PagedRecording, channels: &[u32]) -> Vec<f64> {
+    let mut rates = Vec::new();
+    for channel in channels
+        .iter()
+        .filter_map(|&position| recording.channel(position))
+    {
+        if !rates.contains(&channel.sampling_frequency) {
+            rates.push(channel.sampling_frequency);
+        }
+    }
+    rates
+}
+
+/// The error for a recording that has only unreadable channels.
+fn no_channel(recording: &PagedRecording) -> Error {
+    match recording.recording.unreadable.first() {
+        Some(channel) => Error::UnreadableChannel {
+            channel: channel.name.clone(),
+            error: channel.error.clone(),
+        },
+        None => Error::UnknownChannels(Vec::new()),
+    }
+}
+
 impl ReadPlan {
+    /// Checks a read of channels (by position) over `[start_uutc, end_uutc)`.
+    ///
+    /// The checks come in the order of the existing servers: window, rates,
+    /// length.
+    pub(crate) fn new(
+        recording: &Arc<PagedRecording>,
+        channels: Vec<u32>,
+        (start_uutc, end_uutc): (i64, i64),
+        rule: Rule,
+        pattern: Pattern,
+        most_channels: usize,
+    ) -> Result<Self, Error> {
+        if channels.len() > most_channels {
+            return Err(Error::LimitExceeded {
+                limit: "limits.channels_per_read",
+                value: most_channels as u64,
+            });
+        }
+        let rates = distinct_rates(recording, &channels);
+        let Some(&rate) = rates.first() else {
+            return Err(no_channel(recording));
+        };
+        let grid = Grid::new(rule, start_uutc, end_uutc, rate)?;
+        if rates.len() > 1 {
+            return Err(Error::MixedRates(rates));
+        }
+        if grid.columns() == 0 {
+            return Err(Error::ShorterThanOneSample);
+        }
+        Ok(Self {
+            recording: Arc::clone(recording),
+            channels: channels.into(),
+            grid,
+            pattern,
+        })
+    }
+
     /// The channels of the rows.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Channel> {
         self.channels

@@ -66,7 +66,6 @@ impl Prefetcher {
         let (onwards, back) = match plan.pattern {
             Pattern::Segments => (self.settings.ahead_segments, 0),
             Pattern::Windows => (self.settings.ahead_windows, self.settings.behind_windows),
-            Pattern::None => (0, 0),
         };
         let direction = if backwards { -1 } else { 1 };
         let steps = (1..=onwards as i64)

@@ -3,8 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use mef3_server::mef::{MefError, ReadError, Recording, WindowError};
+use mef3_server::StartError;
+use mef3_server::config::ConfigError;
+use mef3_server::grpc::ServeError;
+use mef3_server::mef::{MefError, ReadError, Recording, WindowError, WriteError};
 use thiserror::Error;
+
+use super::demo::TourError;
+use super::logging::LoggingError;
 
 /// Why a command did not do what it was told. One line, which names the file or
 /// folder and the reason.
@@ -56,6 +62,30 @@ pub(super) enum Failure {
     /// Raw numbers would garble a terminal.
     #[error("raw numbers are not for a terminal: use --output FILE, a pipe, or --format csv")]
     BinaryToTerminal,
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log cannot be set up.
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    /// The system refuses what a server needs.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+    /// The engine cannot be started.
+    #[error(transparent)]
+    Engine(#[from] StartError),
+    /// The server cannot listen, or stopped.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The demo did not see what it should.
+    #[error(transparent)]
+    Tour(#[from] TourError),
+    /// A session cannot be written.
+    #[error("{}: {source}", session.display())]
+    Write {
+        session: PathBuf,
+        source: WriteError,
+    },
     /// Standard output does not take what is written.
     #[error("standard output: {0}")]
     Stdout(io::Error),

@@ -4,14 +4,15 @@
 //! through the library, and ends in success or in a [`Failure`], which is one
 //! line on standard error.
 
+mod demo;
 mod failure;
+mod generate;
 mod info;
 mod iso8601;
-// Commands that run for long keep a log; `info` and `read` have nothing to log.
-#[allow(dead_code, reason = "for serve")]
 mod logging;
 mod output;
 mod read;
+mod serve;
 mod units;
 
 use std::io::{self, Write};
@@ -29,6 +30,10 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  See it work, on a recording that it makes itself:
+    mef3-server demo
+  Serve recordings to gRPC clients:
+    mef3-server serve --listen 127.0.0.1:50051
   What is in a session, and is it whole?
     mef3-server info night.mefd
     mef3-server info night.mefd --deep
@@ -43,15 +48,21 @@ Every command explains itself: mef3-server COMMAND --help";
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Arguments),
+    Demo(demo::Arguments),
     Info(info::Arguments),
     Read(read::Arguments),
+    Generate(generate::Arguments),
 }
 
 /// Does what the command line says.
 pub(crate) fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
         Command::Read(arguments) => read::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -108,9 +108,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     match arguments.format {
         Format::Csv => window.write_csv()?,
-        Format::F64 => window.write_raw(f64::to_le_bytes, false)?,
-        Format::F32 => window.write_raw(f32::to_le_bytes, false)?,
-        Format::I32 => window.write_raw(i32::to_le_bytes, true)?,
+        Format::F64 => window.write_raw(f64::to_le_bytes)?,
+        Format::F32 => window.write_raw(f32::to_le_bytes)?,
+        Format::I32 => window.write_raw(i32::to_le_bytes)?,
     }
     window.output.finish()
 }
@@ -193,7 +193,7 @@ impl Window<'_> {
         self.output
             .write_with(|writer| writeln!(writer, "time_uutc,value"))?;
         let grid = self.grid;
-        self.write_chunks(false, |first_column, row: &[f64], writer| {
+        self.write_chunks(|first_column, row: &[f64], writer| {
             for (column, value) in (first_column..).zip(row) {
                 let time = time_of(&grid, column);
                 if value.is_nan() {
@@ -210,9 +210,8 @@ impl Window<'_> {
     fn write_raw<T: SampleValue, const BYTES: usize>(
         &mut self,
         to_bytes: fn(T) -> [u8; BYTES],
-        unscaled: bool,
     ) -> Result<(), Failure> {
-        self.write_chunks(unscaled, |_, row: &[T], writer| {
+        self.write_chunks(|_, row: &[T], writer| {
             row.iter()
                 .try_for_each(|&value| writer.write_all(&to_bytes(value)))
         })
@@ -222,7 +221,6 @@ impl Window<'_> {
     /// of each chunk.
     fn write_chunks<T: SampleValue>(
         &mut self,
-        unscaled: bool,
         mut write: impl FnMut(u64, &[T], &mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
         let columns = self.grid.columns();
@@ -231,7 +229,7 @@ impl Window<'_> {
         while first_column < columns {
             let length = (columns - first_column).min(CHUNK_COLUMNS);
             row.truncate(length as usize);
-            let read = self.reader.read(first_column, &mut row, unscaled);
+            let read = self.reader.read(first_column, &mut row);
             read.map_err(|error| Failure::reading(self.recording, error))?;
             self.output
                 .write_with(|writer| write(first_column, &row, writer))?;

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use crc_fast::{CrcParams, checksum_with_params};
+use crc_fast::{CrcParams, Digest, checksum_with_params};
 
 /// Polynomial 0x741B8CD7, reflected in and out, no final XOR.
 const POLYNOMIAL: u64 = 0x741B_8CD7;
@@ -32,6 +32,32 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 /// CRC costs only the appended bytes.
 pub fn crc32_continue(register: u32, bytes: &[u8]) -> u32 {
     checksum_with_params(parameters(register), bytes) as u32
+}
+
+/// The CRC of a file body that grows piece by piece.
+pub struct RunningCrc(Digest);
+
+impl Default for RunningCrc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RunningCrc {
+    /// The CRC of nothing.
+    pub fn new() -> Self {
+        Self(Digest::new_with_params(*PARAMETERS))
+    }
+
+    /// Takes in the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// CRC of all pieces so far.
+    pub fn value(&self) -> u32 {
+        self.0.finalize() as u32
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +93,16 @@ mod tests {
             assert_eq!(crc32_continue(0, input), from_zero);
         }
         assert_eq!(crc32_continue(crc32(b"12345"), b"6789"), 0xD2C2_2F51);
+    }
+
+    #[test]
+    fn pieces_give_the_crc_of_the_whole() {
+        let mut running = RunningCrc::new();
+        assert_eq!(running.value(), CRC_START);
+        running.update(b"12345");
+        running.update(b"");
+        running.update(b"6789");
+        assert_eq!(running.value(), crc32(b"123456789"));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Everything that is read is hostile until checked; no function here panics on
 //! any input. Reading goes in three steps: [`open_session`] finds channels,
 //! segments and block indices, a [`Placement`] says which blocks a window shows
-//! and where, and a [`SegmentReader`] decodes them.
+//! and where, and a [`SegmentReader`] decodes them. Writing is
+//! [`SessionWriter`]'s.
 
 mod blocks;
 pub mod crc;
@@ -18,8 +19,10 @@ mod place;
 mod recording;
 pub mod red;
 mod session;
+pub mod synth;
 pub mod time;
 mod window;
+mod writer;
 
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 pub use error::{BlockError, IndexField, Malformation, MefError};
@@ -31,3 +34,5 @@ pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, Window
 pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 pub use session::open_session;
 pub use window::{ChannelReader, ReadError};
+pub(crate) use window::{check_readable, scale_of};
+pub use writer::{ChannelOptions, ChannelWriter, SessionOptions, SessionWriter, WriteError};

@@ -307,12 +307,16 @@ pub trait SampleValue: Pod + Send + Sync + 'static {
     /// What stands where nothing was recorded.
     const GAP: Self;
 
+    /// Whether values are in units; counts need no usable conversion factor.
+    const SCALED: bool;
+
     /// The value of a stored count.
     fn from_count(count: i32, scale: Scale) -> Self;
 }
 
 impl SampleValue for f64 {
     const GAP: Self = f64::NAN;
+    const SCALED: bool = true;
 
     #[inline]
     fn from_count(count: i32, scale: Scale) -> Self {
@@ -325,6 +329,7 @@ impl SampleValue for f64 {
 
 impl SampleValue for f32 {
     const GAP: Self = f32::NAN;
+    const SCALED: bool = true;
 
     #[inline]
     fn from_count(count: i32, scale: Scale) -> Self {
@@ -335,6 +340,7 @@ impl SampleValue for f32 {
 /// Counts as stored, whatever the scale.
 impl SampleValue for i32 {
     const GAP: Self = i32::MIN;
+    const SCALED: bool = false;
 
     #[inline]
     fn from_count(count: i32, _scale: Scale) -> Self {

@@ -56,16 +56,15 @@ pub(crate) fn check_readable(channel: &Channel, grid: &Grid) -> Result<(), ReadE
     }
 }
 
-/// The scale of a channel's segment under a rule; counts are wanted as they are
-/// where `unscaled` is set.
-pub(crate) fn scale_of(
+/// The scale of a channel's segment under a rule, for values of type `T`.
+pub(crate) fn scale_of<T: SampleValue>(
     channel: &Channel,
-    segment: usize,
+    segment: u32,
     rule: Rule,
-    unscaled: bool,
 ) -> Result<Scale, ReadError> {
     let null_is_gap = rule == Rule::Pymef;
-    let Some(segment) = channel.segments.get(segment).filter(|_| !unscaled) else {
+    let segment = channel.segments.get(segment as usize);
+    let Some(segment) = segment.filter(|_| T::SCALED) else {
         let factor = 1.0;
         return Ok(Scale {
             factor,
@@ -129,12 +128,11 @@ impl<'a> ChannelReader<'a> {
         &mut self,
         first_column: u64,
         row: &mut [T],
-        unscaled: bool,
     ) -> Result<(), ReadError> {
         row.fill(T::GAP);
         let columns: Range<u64> = first_column..first_column.saturating_add(row.len() as u64);
         for position in self.placement.blocks(self.channel, columns) {
-            self.place_block(position, first_column, row, unscaled)?;
+            self.place_block(position, first_column, row)?;
         }
         Ok(())
     }
@@ -144,11 +142,10 @@ impl<'a> ChannelReader<'a> {
         position: BlockPosition,
         first_column: u64,
         row: &mut [T],
-        unscaled: bool,
     ) -> Result<(), ReadError> {
         let BlockPosition { segment, block } = position;
         let rule = self.placement.grid().rule();
-        let scale = scale_of(self.channel, segment as usize, rule, unscaled)?;
+        let scale = scale_of::<T>(self.channel, segment, rule)?;
         self.samples.clear();
         self.blocks.clear();
         let channel = self.channel;

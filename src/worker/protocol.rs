@@ -31,16 +31,6 @@ pub enum Work {
     Decode(Vec<SegmentWork>),
 }
 
-impl Work {
-    /// Number of pages that the work decodes.
-    pub fn pages(&self) -> usize {
-        match self {
-            Self::Open(_) => 0,
-            Self::Decode(segments) => segments.iter().map(|segment| segment.runs.len()).sum(),
-        }
-    }
-}
-
 /// Pages of one segment. Over a whole job, pages are numbered from 0 in the
 /// order in which they stand in it.
 #[derive(Debug, Serialize, Deserialize)]

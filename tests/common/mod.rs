@@ -1,4 +1,26 @@
-//! What several test programs share.
+//! What the integration tests share.
 
-#[allow(dead_code, reason = "each test program uses a part")]
+#[allow(dead_code, reason = "not every test program reads the corpus")]
 pub mod corpus;
+
+use std::path::{Path, PathBuf};
+
+/// The Python interpreter that has the peers: other implementations of MEF 3.0.
+///
+/// It is `MEF3_PEERS_PYTHON`, or that of the environment which
+/// `tests/python/setup.sh` makes. A missing one fails the test: a comparison
+/// that did not happen must not look like one that passed.
+#[allow(dead_code, reason = "not every test program compares with the peers")]
+pub fn peers_python() -> PathBuf {
+    let python = std::env::var_os("MEF3_PEERS_PYTHON").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/python"),
+        PathBuf::from,
+    );
+    assert!(
+        python.is_file(),
+        "{} is missing: run tests/python/setup.sh once, or set MEF3_PEERS_PYTHON \
+         to an interpreter that has the packages of tests/python/requirements.txt",
+        python.display()
+    );
+    python
+}

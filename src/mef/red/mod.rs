@@ -6,15 +6,21 @@
 
 mod decode;
 mod encode;
+#[cfg(test)]
+mod vectors;
 
 pub use decode::{BlockFacts, Decoder};
-//pub use encode::{EncodeError, EncodedBlock, Encoder};
+pub use encode::{EncodeError, EncodedBlock, Encoder};
 
 /// Most samples that one block may hold. The format itself sets no bound: a
 /// constant signal costs almost no bits, so 312 bytes can claim 2^32 samples.
 /// 2^24 samples are 64 MiB decoded and eight minutes at 32 kHz; the blocks that
 /// writers make are a thousandth of that.
 pub const MAX_BLOCK_SAMPLES: u32 = 1 << 24;
+
+/// The count that stands for "not a number" (format section 8.1). The codec
+/// itself treats it like any other.
+pub const NAN: i32 = i32::MIN;
 
 /// Symbol that announces a full value instead of a difference.
 const KEY_SAMPLE: u8 = 0x80;

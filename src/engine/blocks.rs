@@ -1,0 +1,122 @@
+//! A read as stored blocks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+
+use super::read_ahead::{Chunk, ReadAhead};
+use crate::error::Error;
+use crate::mef::{BlockDamage, BlockPosition};
+use crate::worker::page::Page;
+
+/// A stored block: its samples as counts, just as they were recorded.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Row of the request that the block belongs to.
+    pub row: usize,
+    /// Where the block is in the row's channel.
+    pub position: BlockPosition,
+    /// Time of the first sample, uUTC.
+    pub start_uutc: i64,
+    /// Samples a second, in Hz.
+    pub sampling_frequency: f64,
+    /// Units per count, as stored: 0 where it was never set.
+    pub units_conversion_factor: f64,
+    page: Arc<Page>,
+}
+
+impl Block {
+    /// The counts.
+    ///
+    /// # Errors
+    /// What is wrong with the block, where it is damaged.
+    pub fn counts(&self) -> Result<&[i32], &BlockDamage> {
+        let Some(block) = self.page.block(self.position.block) else {
+            return Ok(&[]);
+        };
+        block.damage.map_or(Ok(block.counts), Err)
+    }
+}
+
+/// A read as a stream of [`Block`]s. Within a row they come in the order of
+/// their place in the file where that is also the order of time.
+pub struct BlockStream {
+    pages: Option<ReadAhead>,
+    ready: VecDeque<Block>,
+}
+
+impl BlockStream {
+    pub(super) fn new(pages: ReadAhead) -> Result<Self, Error> {
+        Ok(Self {
+            pages: Some(pages),
+            ready: VecDeque::new(),
+        })
+    }
+
+    /// The next block; `None` after the last, and after an error. A damaged
+    /// block is an item like any other, see [`Block::counts`].
+    ///
+    /// # Cancellation
+    /// Dropping the future loses nothing; dropping the stream cancels the work
+    /// that nobody else wants.
+    ///
+    /// # Errors
+    /// The first thing that went wrong: a changed file, a limit.
+    pub async fn next(&mut self) -> Option<Result<Block, Error>> {
+        loop {
+            if let Some(block) = self.ready.pop_front() {
+                return Some(Ok(block));
+            }
+            let pages = self.pages.as_mut()?;
+            match pages.next().await {
+                Ok(Some(chunk)) => self.ready = blocks(pages, &chunk),
+                Ok(None) => self.pages = None,
+                Err(error) => {
+                    self.pages = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    /// The same as a [`Stream`].
+    pub fn into_stream(self) -> impl Stream<Item = Result<Block, Error>> + Send {
+        unfold(self, |mut blocks| async move {
+            let block = blocks.next().await?;
+            Some((block, blocks))
+        })
+    }
+}
+
+/// The blocks whose first visible sample is in this chunk: each block of a read
+/// belongs to exactly one.
+fn blocks(pages: &ReadAhead, chunk: &Chunk) -> VecDeque<Block> {
+    let columns = chunk.first_column..chunk.first_column + chunk.columns;
+    let mut found = VecDeque::new();
+    let sources = pages.plan.rows().zip(&pages.placements).zip(&chunk.rows);
+    for (row, ((channel, placement), blocks)) in sources.enumerate() {
+        for (position, page) in blocks {
+            let Some(segment) = channel.segments.get(position.segment as usize) else {
+                continue;
+            };
+            let Some(entry) = segment.index.get(position.block as usize) else {
+                continue;
+            };
+            let column = placement.column(*position, entry.start_uutc, entry.samples);
+            if !column.is_some_and(|column| columns.contains(&(column.max(0) as u64))) {
+                continue;
+            }
+            found.push_back(Block {
+                row,
+                position: *position,
+                start_uutc: entry.start_uutc,
+                sampling_frequency: channel.sampling_frequency,
+                units_conversion_factor: segment.acquisition.units_conversion_factor,
+                page: Arc::clone(page),
+            });
+        }
+    }
+    found
+}

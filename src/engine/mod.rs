@@ -1,0 +1,379 @@
+//! The embedding API: open recordings, read them as streams.
+//!
+//! An [`Engine`] runs the actors on a thread of its own and the decoding in
+//! worker processes. It needs no particular runtime around it: every method is
+//! a plain future. It sets nothing global: no signal handler, no subscriber, no
+//! exit. The one thing that it asks of a program is
+//! [`worker::init`](crate::worker::init) at the start of `main`.
+
+mod blocks;
+mod read_ahead;
+mod statistics;
+mod windows;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use actix_rt::System;
+use arc_swap::ArcSwap;
+use tokio::sync::{oneshot, watch};
+
+pub use blocks::{Block, BlockStream};
+pub use statistics::Statistics;
+pub use windows::{Window, WindowStream};
+
+use self::read_ahead::ReadAhead;
+use crate::actors::cache::CountCache;
+use crate::actors::coordinator::CountFlights;
+use crate::actors::file_manager::{Close, Open, Opened};
+use crate::actors::plan::{Pattern, ReadPlan, channel_positions};
+use crate::actors::prefetcher::CountPredictions;
+use crate::actors::settings::Settings;
+use crate::actors::supervisor::{CountWorkers, StopWorkers};
+use crate::actors::tree::{self, Addresses};
+use crate::config::{Config, ConfigError};
+use crate::error::Error;
+use crate::mef::{self, Rule, SampleValue};
+use crate::worker::page::PagedRecording;
+
+/// How long a shutdown waits for killed workers to be reaped.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Decoded bytes of one message of a stream, unless the request says otherwise.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Why an engine cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The actors' thread cannot be started.
+    #[error("the actors' thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The actors ended before they began.
+    #[error("the actors did not start")]
+    Actors,
+}
+
+/// Sets an engine up.
+#[derive(Clone, Debug, Default)]
+pub struct EngineBuilder {
+    config: Config,
+}
+
+impl EngineBuilder {
+    /// Replaces all settings. Those of the server program (listener, log) mean
+    /// nothing to an engine.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Number of worker processes; 0 decodes in this process.
+    #[must_use]
+    pub fn workers(mut self, processes: usize) -> Self {
+        self.config.workers.processes = processes;
+        self
+    }
+
+    /// Budget of the page cache in MiB.
+    #[must_use]
+    pub fn cache_mb(mut self, size_mb: usize) -> Self {
+        self.config.cache.size_mb = size_mb;
+        self
+    }
+
+    /// Starts the actors, and they the workers. Returns at once: what is read
+    /// before the first worker is up waits for it.
+    ///
+    /// # Errors
+    /// [`StartError`] where a setting is wrong or no thread can be had.
+    pub fn start(self) -> Result<Engine, StartError> {
+        self.config.validate()?;
+        let settings = Settings::from(&self.config);
+        let (started, addresses) = std::sync::mpsc::channel();
+        let (stop, stopping) = watch::channel(false);
+        let (ended, has_ended) = watch::channel(false);
+        let actor_settings = settings.clone();
+        thread::Builder::new()
+            .name("mef3-actors".into())
+            .spawn(move || {
+                System::new().block_on(run_actors(actor_settings, started, stopping));
+                // Nobody may be waiting.
+                let _ = ended.send(true);
+            })?;
+        let tree = addresses.recv().map_err(|_| StartError::Actors)?;
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                tree,
+                settings,
+                stop,
+                has_ended,
+            }),
+        })
+    }
+}
+
+type Tree = Arc<ArcSwap<Addresses>>;
+
+/// The life of the actors' thread.
+async fn run_actors(
+    settings: Settings,
+    started: std::sync::mpsc::Sender<Tree>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let tree = Arc::new(ArcSwap::from_pointee(tree::start(&settings)));
+    if started.send(Arc::clone(&tree)).is_err() {
+        return;
+    }
+    tokio::select! {
+        () = tree::watch(settings, Arc::clone(&tree)) => {}
+        // Also ends when the last engine is dropped.
+        _ = stopping.wait_for(|&stop| stop) => {}
+    }
+    let (reply, stopped) = oneshot::channel();
+    let supervisor = tree.load().supervisor.clone();
+    if supervisor.send(StopWorkers(reply)).await.is_ok()
+        && tokio::time::timeout(STOP_LIMIT, stopped).await.is_err()
+    {
+        tracing::error!("workers could not be ended within {STOP_LIMIT:?}");
+    }
+}
+
+/// A running engine. Clones share it; it stops when [`shutdown`](Self::shutdown)
+/// is called or the last clone is dropped.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    tree: Tree,
+    settings: Settings,
+    stop: watch::Sender<bool>,
+    has_ended: watch::Receiver<bool>,
+}
+
+impl Engine {
+    /// An engine with default settings.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Opens the session folder at `path`, or joins those who have it open.
+    ///
+    /// # Cancellation
+    /// Dropping the future cancels nothing that others wait for; the session may
+    /// be open afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Mef`] where the session cannot be read, and the engine's own.
+    pub async fn open(&self, path: impl AsRef<Path>) -> Result<Recording, Error> {
+        let path = path.as_ref();
+        let key = path.to_string_lossy().into_owned();
+        let opened = self.open_as(key, path.into()).await?;
+        Ok(Recording {
+            paged: opened.recording,
+        })
+    }
+
+    /// Opens a session under a name of its own.
+    pub(crate) async fn open_as(&self, key: String, path: PathBuf) -> Result<Opened, Error> {
+        let (reply, opened) = oneshot::channel();
+        let question = Open { key, path, reply };
+        let sent = self.addresses().file_manager.send(question).await;
+        sent.map_err(|_| Error::Stopped)?;
+        opened.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Closes the recording that was opened from `path`, for everybody. Streams
+    /// and handles that exist go on working.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`]. That nothing was open is none.
+    pub async fn close(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let key = path.as_ref().to_string_lossy().into_owned();
+        let sent = self.addresses().file_manager.send(Close(key)).await;
+        sent.map_err(|_| Error::Stopped)
+    }
+
+    /// Reads a window as a stream of messages, each a range of columns for all
+    /// rows, while later ones are still being decoded.
+    ///
+    /// Decoding works a bounded number of bytes ahead of whoever takes the
+    /// messages, and no further.
+    ///
+    /// # Errors
+    /// [`Error`] where a channel does not exist or the window has no grid. What
+    /// goes wrong later comes through the stream, as its last item.
+    pub fn read<T: SampleValue>(&self, request: &ReadRequest) -> Result<WindowStream<T>, Error> {
+        let plan = request.plan(self.inner.settings.channels_per_read)?;
+        self.read_plan(plan, request.reader, request.columns_per_message)
+    }
+
+    /// Reads a window as a stream of the stored blocks that touch it, whole and
+    /// unplaced.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_blocks(&self, request: &ReadRequest) -> Result<BlockStream, Error> {
+        let plan = request.plan(self.inner.settings.channels_per_read)?;
+        let columns = message_columns(plan.channels.len(), size_of::<i32>());
+        BlockStream::new(self.read_ahead(plan, request.reader, columns)?)
+    }
+
+    pub(crate) fn read_plan<T: SampleValue>(
+        &self,
+        plan: ReadPlan,
+        reader: u64,
+        columns_per_message: Option<u64>,
+    ) -> Result<WindowStream<T>, Error> {
+        let columns = columns_per_message
+            .unwrap_or_else(|| message_columns(plan.channels.len(), size_of::<T>()));
+        Ok(WindowStream::new(self.read_ahead(plan, reader, columns)?))
+    }
+
+    fn read_ahead(&self, plan: ReadPlan, reader: u64, columns: u64) -> Result<ReadAhead, Error> {
+        let addresses = self.addresses();
+        let read_ahead_bytes = self.inner.settings.read_ahead_bytes;
+        ReadAhead::new(&addresses, plan, reader, columns, read_ahead_bytes)
+    }
+
+    /// What the engine has done so far.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn statistics(&self) -> Result<Statistics, Error> {
+        let addresses = self.addresses();
+        let stopped = |_| Error::Stopped;
+        Ok(Statistics {
+            cache: addresses.cache.send(CountCache).await.map_err(stopped)?,
+            coordinator: addresses
+                .coordinator
+                .send(CountFlights)
+                .await
+                .map_err(stopped)?,
+            prefetch: addresses
+                .prefetcher
+                .send(CountPredictions)
+                .await
+                .map_err(stopped)?,
+            supervisor: addresses
+                .supervisor
+                .send(CountWorkers)
+                .await
+                .map_err(stopped)?,
+        })
+    }
+
+    /// Stops the engine: when this returns, its workers are gone. Requests that
+    /// are under way end in [`Error::Stopped`].
+    ///
+    /// # Cancellation
+    /// The engine stops even if the future is dropped after its first poll.
+    pub async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        let mut has_ended = self.inner.has_ended.clone();
+        // An error says that the thread is gone, which is as good.
+        let _ = has_ended.wait_for(|&ended| ended).await;
+    }
+
+    pub(crate) fn addresses(&self) -> Arc<Addresses> {
+        self.inner.tree.load_full()
+    }
+}
+
+/// Columns of a message of about [`MESSAGE_BYTES`].
+fn message_columns(rows: usize, value_bytes: usize) -> u64 {
+    (MESSAGE_BYTES / (rows.max(1) * value_bytes)).max(1) as u64
+}
+
+/// A recording that was opened. Clones share it; it stays readable after it was
+/// closed, as long as its files are the same.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    paged: Arc<PagedRecording>,
+}
+
+impl Recording {
+    /// What was found in the session's files.
+    pub fn info(&self) -> &mef::Recording {
+        &self.paged.recording
+    }
+}
+
+/// A window of a recording that is wanted.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    recording: Recording,
+    start_uutc: i64,
+    end_uutc: i64,
+    channels: Vec<String>,
+    rule: Rule,
+    reader: u64,
+    columns_per_message: Option<u64>,
+}
+
+impl ReadRequest {
+    /// All channels over `[start_uutc, end_uutc)`, in microseconds since 1970
+    /// UTC, by mef3io's rule.
+    pub fn new(recording: &Recording, start_uutc: i64, end_uutc: i64) -> Self {
+        Self {
+            recording: recording.clone(),
+            start_uutc,
+            end_uutc,
+            channels: Vec::new(),
+            rule: Rule::Mef3io,
+            reader: 0,
+            columns_per_message: None,
+        }
+    }
+
+    /// Names the channels of the rows, in their order; a name may be repeated.
+    /// All of one read must have the same rate.
+    #[must_use]
+    pub fn channels<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.channels = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Chooses how blocks are placed on the grid.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// Tells readers apart, so that each one's next window is predicted from its
+    /// own last ones.
+    #[must_use]
+    pub fn reader(mut self, reader: u64) -> Self {
+        self.reader = reader;
+        self
+    }
+
+    /// Sets the number of columns of each message (at least one).
+    #[must_use]
+    pub fn columns_per_message(mut self, columns: u64) -> Self {
+        self.columns_per_message = Some(columns.max(1));
+        self
+    }
+
+    fn plan(&self, most_channels: usize) -> Result<ReadPlan, Error> {
+        let recording = &self.recording.paged;
+        let channels = channel_positions(recording, &self.channels)?;
+        let window = (self.start_uutc, self.end_uutc);
+        ReadPlan::new(
+            recording,
+            channels,
+            window,
+            self.rule,
+            Pattern::Windows,
+            most_channels,
+        )
+    }
+}

@@ -1,0 +1,219 @@
+//! Fetching the pages of a read, a bounded number of bytes ahead of its reader.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use actix::Addr;
+use tokio::sync::oneshot;
+
+use crate::actors::coordinator::{Coordinator, Fetch, Fetched};
+use crate::actors::plan::ReadPlan;
+use crate::actors::prefetcher::{Observed, Prefetcher};
+use crate::actors::tree::Addresses;
+use crate::error::Error;
+use crate::mef::{BlockPosition, Placement, check_readable};
+use crate::worker::page::{Page, PageKey};
+
+/// Number of a chunk within its read.
+type ChunkNumber = u64;
+
+/// The pages of a read, chunk of columns by chunk of columns.
+///
+/// A page that several chunks need is asked for once and held from the first to
+/// the last of them, whatever the cache does meanwhile.
+pub(crate) struct ReadAhead {
+    coordinator: Addr<Coordinator>,
+    prefetcher: Addr<Prefetcher>,
+    pub(crate) plan: ReadPlan,
+    reader: u64,
+    pub(crate) placements: Vec<Placement>,
+    columns_per_chunk: u64,
+    max_bytes: usize,
+    next_column: u64,
+    next_chunk: ChunkNumber,
+    coming: VecDeque<Coming>,
+    held: HashMap<PageKey, Held>,
+}
+
+/// A chunk whose pages were asked for.
+struct Coming {
+    number: ChunkNumber,
+    first_column: u64,
+    columns: u64,
+    /// For each row, the blocks to place, in order, and the page of each.
+    rows: Vec<Vec<(BlockPosition, PageKey)>>,
+    asked: Vec<PageKey>,
+    answer: oneshot::Receiver<Fetched>,
+}
+
+/// A page that a coming chunk needs.
+struct Held {
+    /// Empty until it comes.
+    page: Option<Arc<Page>>,
+    bytes: usize,
+    last_use: ChunkNumber,
+}
+
+/// A range of columns with its pages.
+pub(crate) struct Chunk {
+    pub(crate) first_column: u64,
+    pub(crate) columns: u64,
+    /// For each row, the blocks to place, in order.
+    pub(crate) rows: Vec<Vec<(BlockPosition, Arc<Page>)>>,
+}
+
+impl ReadAhead {
+    pub(crate) fn new(
+        addresses: &Addresses,
+        plan: ReadPlan,
+        reader: u64,
+        columns_per_chunk: u64,
+        max_bytes: usize,
+    ) -> Result<Self, Error> {
+        for channel in plan.rows() {
+            check_readable(channel, &plan.grid)?;
+        }
+        let placements = plan
+            .rows()
+            .map(|channel| Placement::new(plan.grid, channel))
+            .collect();
+        Ok(Self {
+            coordinator: addresses.coordinator.clone(),
+            prefetcher: addresses.prefetcher.clone(),
+            plan,
+            reader,
+            placements,
+            columns_per_chunk,
+            max_bytes,
+            next_column: 0,
+            next_chunk: 0,
+            coming: VecDeque::new(),
+            held: HashMap::new(),
+        })
+    }
+
+    /// The next chunk; `None` after the last.
+    ///
+    /// Cancel-safe: a dropped call loses nothing.
+    pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, Error> {
+        self.ask_ahead().await?;
+        let Some(chunk) = self.coming.front_mut() else {
+            return Ok(None);
+        };
+        if !chunk.asked.is_empty() {
+            let fetched = (&mut chunk.answer).await.map_err(|_| Error::Stopped)??;
+            for (key, page) in chunk.asked.drain(..).zip(fetched) {
+                if let Some(held) = self.held.get_mut(&key) {
+                    held.page = Some(page?);
+                }
+            }
+        }
+        let Some(chunk) = self.coming.pop_front() else {
+            return Ok(None);
+        };
+        let page_of = |(block, key): (BlockPosition, PageKey)| {
+            let page = self.held.get(&key).and_then(|held| held.page.clone());
+            Some((block, page?))
+        };
+        let rows = chunk
+            .rows
+            .into_iter()
+            .map(|row| row.into_iter().map(page_of).collect());
+        let rows: Option<Vec<_>> = rows.collect();
+        // Every page was asked for by this chunk or by one before it.
+        let rows = rows.ok_or(Error::Stopped)?;
+        self.held.retain(|_, held| held.last_use > chunk.number);
+        Ok(Some(Chunk {
+            first_column: chunk.first_column,
+            columns: chunk.columns,
+            rows,
+        }))
+    }
+
+    /// Asks for the pages of further chunks, while there is room.
+    async fn ask_ahead(&mut self) -> Result<(), Error> {
+        let total = self.plan.grid.columns();
+        while self.next_column < total
+            && (self.coming.is_empty() || self.held_bytes() < self.max_bytes)
+        {
+            let (chunk, reply) = self.plan_chunk(total);
+            if !chunk.asked.is_empty() {
+                let question = Fetch {
+                    recording: Arc::clone(&self.plan.recording),
+                    pages: chunk.asked.clone(),
+                    reply,
+                };
+                self.coordinator
+                    .send(question)
+                    .await
+                    .map_err(|_| Error::Stopped)?;
+            }
+            // From here on nothing waits, so that a cancelled call leaves either
+            // no trace or a complete one.
+            self.note(chunk);
+            if self.next_column >= total {
+                // A prefetcher without room has better things to do.
+                let _ = self.prefetcher.try_send(Observed {
+                    reader: self.reader,
+                    plan: self.plan.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.values().map(|held| held.bytes).sum()
+    }
+
+    /// Finds out what the next chunk needs and does not have.
+    fn plan_chunk(&self, total: u64) -> (Coming, oneshot::Sender<Fetched>) {
+        let first_column = self.next_column;
+        let columns = self.columns_per_chunk.min(total - first_column);
+        let recording = &self.plan.recording;
+        let mut asked = Vec::new();
+        let mut seen = HashSet::new();
+        let mut rows = Vec::with_capacity(self.placements.len());
+        for (placement, &position) in self.placements.iter().zip(self.plan.channels.iter()) {
+            let Some(channel) = recording.channel(position) else {
+                continue;
+            };
+            let blocks = placement.blocks(channel, first_column..first_column + columns);
+            let row = blocks.into_iter().filter_map(|block| {
+                let key = recording.page_of(position, block.segment, block.block)?;
+                if !self.held.contains_key(&key) && seen.insert(key) {
+                    asked.push(key);
+                }
+                Some((block, key))
+            });
+            rows.push(row.collect());
+        }
+        let (reply, answer) = oneshot::channel();
+        let chunk = Coming {
+            number: self.next_chunk,
+            first_column,
+            columns,
+            rows,
+            asked,
+            answer,
+        };
+        (chunk, reply)
+    }
+
+    fn note(&mut self, chunk: Coming) {
+        for &(_, key) in chunk.rows.iter().flatten() {
+            let recording = &self.plan.recording;
+            let held = self.held.entry(key).or_insert_with(|| Held {
+                page: None,
+                bytes: recording
+                    .run_of(&key)
+                    .map_or(0, |(_, _, run)| run.samples as usize * 4),
+                last_use: chunk.number,
+            });
+            held.last_use = chunk.number;
+        }
+        self.next_column += chunk.columns;
+        self.next_chunk += 1;
+        self.coming.push_back(chunk);
+    }
+}

@@ -1,0 +1,21 @@
+//! What an engine has done.
+
+use crate::actors::cache::CacheStatistics;
+use crate::actors::coordinator::CoordinatorStatistics;
+use crate::actors::prefetcher::PrefetchStatistics;
+use crate::actors::supervisor::SupervisorStatistics;
+
+/// Figures of all actors. Each part is consistent in itself; the parts are taken
+/// one after another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// The page cache.
+    pub cache: CacheStatistics,
+    /// Pages in flight.
+    pub coordinator: CoordinatorStatistics,
+    /// Predictions.
+    pub prefetch: PrefetchStatistics,
+    /// Workers.
+    pub supervisor: SupervisorStatistics,
+}
