@@ -36,7 +36,7 @@ fn a_window_read_in_pieces_is_the_window() {
                 // An odd length, so that pieces end anywhere in a block.
                 let length = values.len() / 5 + 3;
                 for (piece, row) in values.chunks_mut(length).enumerate() {
-                    reader.read((piece * length) as u64, row, false).unwrap();
+                    reader.read((piece * length) as u64, row).unwrap();
                 }
                 let equal = same(&values, truth.unwrap());
                 assert!(equal, "{} {} {rule:?}", session.name, window.channel);
@@ -77,7 +77,7 @@ fn a_segment_that_was_replaced_is_refused() {
     let mut row = vec![0.0; grid.columns() as usize];
     let mut read = || {
         let mut reader = ChannelReader::new(&recording, channel, grid).unwrap();
-        reader.read::<f64>(0, &mut row, false)
+        reader.read::<f64>(0, &mut row)
     };
     assert_eq!(read(), Ok(()));
 
