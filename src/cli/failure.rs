@@ -21,7 +21,7 @@ pub(super) enum Failure {
     Mef(#[from] MefError),
     /// Samples of the window cannot be read; the error names the file.
     #[error(transparent)]
-    Read(ReadError),
+    Read(Box<ReadError>),
     /// Samples of the window cannot be read; the error says where in the file.
     #[error("{}: {source}", file.display())]
     ReadIn {
@@ -56,8 +56,8 @@ pub(super) enum Failure {
         start_uutc: i64,
         end_uutc: i64,
     },
-    /// Not everything in the session can be read.
-    #[error("{}: {what} cannot be read", session.display())]
+    /// Not everything in the session is as it should be.
+    #[error("{}: damaged: {what}", session.display())]
     Damaged { session: PathBuf, what: String },
     /// Raw numbers would garble a terminal.
     #[error("raw numbers are not for a terminal: use --output FILE, a pipe, or --format csv")]
@@ -100,7 +100,7 @@ impl Failure {
         let file = match &source {
             ReadError::Damaged(block) => recording.data_file(&block.channel, &block.segment),
             ReadError::ConversionFactor { .. } => recording.path.clone(),
-            _ => return Self::Read(source),
+            _ => return Self::Read(source.into()),
         };
         Self::ReadIn {
             file,
