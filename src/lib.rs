@@ -64,7 +64,8 @@ pub mod worker;
 pub use actors::cache::CacheStatistics;
 pub use actors::coordinator::CoordinatorStatistics;
 pub use actors::prefetcher::PrefetchStatistics;
-pub use actors::supervisor::{SupervisorStatistics, WorkerState, WorkerStatus};
+pub use actors::slot::{WorkerState, WorkerStatus};
+pub use actors::supervisor::SupervisorStatistics;
 pub use engine::{
     Block, BlockStream, Engine, EngineBuilder, ReadRequest, Recording, StartError, Statistics,
     Window, WindowStream,
