@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::settings::Settings;
+use crate::worker::WorkerRef;
 use crate::worker::bridge::Command;
 use crate::worker::protocol::JobId;
 
@@ -54,7 +55,8 @@ pub(super) struct Slot {
     pub(super) state: WorkerState,
     /// When the state was entered.
     pub(super) since: Instant,
-    pub(super) pid: Option<u32>,
+    /// The worker process, while there is one.
+    pub(super) worker: Option<WorkerRef>,
     /// The mailbox of the bridge, while there is one.
     pub(super) commands: Option<SyncSender<Command>>,
     pub(super) jobs: Vec<JobId>,
@@ -71,7 +73,7 @@ impl Slot {
             generation: 0,
             state: WorkerState::Waiting,
             since: Instant::now(),
-            pid: None,
+            worker: None,
             commands: None,
             jobs: Vec::new(),
             last_progress: Instant::now(),
@@ -82,21 +84,26 @@ impl Slot {
         }
     }
 
+    /// The process id of the worker, while there is one.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.worker.as_ref().map(WorkerRef::pid)
+    }
+
     pub(super) fn enter(&mut self, state: WorkerState) {
         self.state = state;
         self.since = Instant::now();
     }
 
     /// The worker reports for duty.
-    pub(super) fn up(&mut self, pid: Option<u32>) {
-        self.pid = pid;
+    pub(super) fn up(&mut self, worker: Option<WorkerRef>) {
+        self.worker = worker;
         self.failed_starts = 0;
         self.enter(WorkerState::Ready);
     }
 
     /// The worker is gone, or was never there.
     pub(super) fn down(&mut self, failed_start: bool, settings: &Settings) {
-        self.pid = None;
+        self.worker = None;
         self.commands = None;
         if failed_start {
             self.failed_starts += 1;
@@ -129,7 +136,7 @@ impl Slot {
     pub(super) fn status(&self, number: usize) -> WorkerStatus {
         WorkerStatus {
             slot: number,
-            pid: self.pid,
+            pid: self.pid(),
             state: self.state,
             jobs: self.jobs.len(),
             restarts: self.restarts,
@@ -159,7 +166,7 @@ mod tests {
         let now = Instant::now();
         let pauses: Vec<u128> = (0..7)
             .map(|_| {
-                slot.up(Some(1));
+                slot.up(None);
                 slot.down(false, &settings);
                 slot.plan_restart(&settings, now).as_millis()
             })

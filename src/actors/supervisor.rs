@@ -21,7 +21,7 @@ use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
 use crate::worker::protocol::{Job, JobId};
-use crate::worker::{is_initialised, kill, rescue};
+use crate::worker::{WorkerRef, is_initialised, rescue};
 
 /// How often limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -173,10 +173,10 @@ impl WorkerSupervisor {
         }
     }
 
-    fn worker_up(&mut self, slot_number: usize, pid: Option<u32>) {
+    fn worker_up(&mut self, slot_number: usize, worker: Option<WorkerRef>) {
         if let Some(slot) = self.slots.get_mut(slot_number) {
-            slot.up(pid);
-            tracing::info!(slot = slot_number, pid, "worker is up");
+            slot.up(worker);
+            tracing::info!(slot = slot_number, pid = slot.pid(), "worker is up");
         }
         if std::mem::take(&mut self.fallback) {
             tracing::info!("worker processes read again");
@@ -185,7 +185,7 @@ impl WorkerSupervisor {
 
     fn worker_down(&mut self, slot_number: usize, cause: &Cause, context: &mut Context<Self>) {
         if let Some(slot) = self.slots.get(slot_number).filter(|_| self.stop.is_none()) {
-            tracing::warn!(slot = slot_number, pid = slot.pid, %cause, "worker is gone");
+            tracing::warn!(slot = slot_number, pid = slot.pid(), %cause, "worker is gone");
         }
         self.restart_later(slot_number, matches!(cause, Cause::Spawn(_)), context);
     }
@@ -239,11 +239,11 @@ impl WorkerSupervisor {
                     if !slot.jobs.is_empty()
                         && slot.last_progress.elapsed() > self.settings.stall_limit =>
                 {
-                    tracing::warn!(slot = number, pid = slot.pid, "worker makes no progress");
+                    tracing::warn!(slot = number, pid = slot.pid(), "worker makes no progress");
                     self.stalled += 1;
                     slot.enter(WorkerState::Ending);
-                    if let Some(pid) = slot.pid {
-                        kill(pid);
+                    if let Some(worker) = &slot.worker {
+                        worker.kill();
                     }
                 }
                 // The bridge has a limit of its own; beyond it, it is stuck.
@@ -380,7 +380,7 @@ impl Handler<WorkerReport> for WorkerSupervisor {
         }
         match (report.event, source) {
             (Event::Job(job, event), _) => return self.pass_on(source, job, event),
-            (Event::Up(pid), Source::Worker { slot, .. }) => self.worker_up(slot, pid),
+            (Event::Up(worker), Source::Worker { slot, .. }) => self.worker_up(slot, worker),
             (Event::Down(cause), Source::Worker { slot, .. }) => {
                 self.worker_down(slot, &cause, context);
             }
@@ -478,8 +478,8 @@ impl Handler<StopWorkers> for WorkerSupervisor {
             }
             // An idle bridge sees the closed mailbox, a busy one the death.
             slot.commands = None;
-            if let Some(pid) = slot.pid {
-                kill(pid);
+            if let Some(worker) = &slot.worker {
+                worker.kill();
             }
         }
         self.threads.clear();

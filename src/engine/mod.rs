@@ -35,7 +35,7 @@ use crate::actors::supervisor::{CountWorkers, StopWorkers};
 use crate::actors::tree::{self, Addresses};
 use crate::config::{Config, ConfigError};
 use crate::error::Error;
-use crate::mef::{self, Rule, SampleValue};
+use crate::mef::{self, Malformation, MefError, Rule, SampleValue};
 use crate::worker::page::PagedRecording;
 
 /// How long a shutdown waits for killed workers to be reaped.
@@ -174,8 +174,11 @@ impl Engine {
     /// [`Error::Mef`] where the session cannot be read, and the engine's own.
     pub async fn open(&self, path: impl AsRef<Path>) -> Result<Recording, Error> {
         let path = path.as_ref();
-        let key = path.to_string_lossy().into_owned();
-        let opened = self.open_as(key, path.into()).await?;
+        // Recordings are known by name, and two names must not look the same.
+        let key = path
+            .to_str()
+            .ok_or_else(|| MefError::malformed(path, Malformation::Name))?;
+        let opened = self.open_as(key.to_owned(), path.into()).await?;
         Ok(Recording {
             paged: opened.recording,
         })

@@ -14,7 +14,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::page::PagedRecording;
-use super::process::{Lost, SpawnError, WorkerProcess};
+use super::process::{Lost, SpawnError, WorkerProcess, WorkerRef};
 use super::protocol::{Job, JobCheck, JobId, Lie, PageOutcome, Reply, Request};
 use super::rescue::reap_lost_children;
 use crate::mef::MefError;
@@ -41,8 +41,8 @@ pub(crate) enum Command {
 /// What a bridge reports.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The worker is there, under this process id.
-    Up(Option<u32>),
+    /// The worker is there.
+    Up(Option<WorkerRef>),
     /// News of a job.
     Job(JobId, JobEvent),
     /// The worker is gone and reaped. The last event of a bridge.
@@ -115,7 +115,7 @@ fn live(settings: &BridgeSettings, mailbox: &Receiver<Command>, report: &dyn Fn(
             return error.into();
         }
     };
-    report(Event::Up(worker.pid()));
+    report(Event::Up(worker.reference()));
     let mut bridge = Bridge {
         worker,
         page_samples: settings.page_samples,

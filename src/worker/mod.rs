@@ -13,4 +13,4 @@ pub(crate) mod runner;
 mod temporary;
 
 pub use process::init;
-pub(crate) use process::{is_initialised, kill};
+pub(crate) use process::{WorkerRef, is_initialised};

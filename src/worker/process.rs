@@ -3,6 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use ipc_channel::ipc::{
 };
 use ipc_channel::{IpcError, TryRecvError};
 use procspawn::{Builder, JoinHandle, ProcConfig};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -129,9 +130,13 @@ impl WorkerProcess {
         })
     }
 
-    /// The process id.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.handle.pid()
+    /// A reference for those who do not own the worker.
+    pub(crate) fn reference(&self) -> Option<WorkerRef> {
+        let pid = self.handle.pid()?;
+        // Not reaped yet, so the number still means this process.
+        let descriptor =
+            raw_pid(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        Some(WorkerRef { pid, descriptor })
     }
 
     /// Sends a request. Blocks only where hundreds are unanswered.
@@ -260,13 +265,35 @@ impl Answers for Channels {
     }
 }
 
-/// Kills a process that a bridge owns and has not reaped, so that its number
-/// cannot belong to another by now.
-pub(crate) fn kill(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid
-        && let Err(error) = rustix::process::kill_process(pid, Signal::KILL)
-    {
-        tracing::warn!(%error, pid = pid.as_raw_pid(), "worker cannot be killed");
+/// Names a worker process for those who do not own it: to show it and to kill
+/// it, even while its bridge waits for it.
+#[derive(Debug)]
+pub(crate) struct WorkerRef {
+    pid: u32,
+    /// Refers to this very process, also after its number went to another.
+    /// Empty where the kernel has no such descriptors.
+    descriptor: Option<OwnedFd>,
+}
+
+impl WorkerRef {
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
+
+    /// Kills the process. That it has ended already is as good.
+    pub(crate) fn kill(&self) {
+        let killed = match (&self.descriptor, raw_pid(self.pid)) {
+            (Some(descriptor), _) => rustix::process::pidfd_send_signal(descriptor, Signal::KILL),
+            (None, Some(pid)) => rustix::process::kill_process(pid, Signal::KILL),
+            (None, None) => return,
+        };
+        if let Err(error) = killed {
+            tracing::debug!(%error, pid = self.pid, "worker was not killed");
+        }
+    }
+}
+
+fn raw_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }

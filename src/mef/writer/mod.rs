@@ -12,6 +12,7 @@ mod error;
 mod metadata;
 mod segment;
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ const NAME_CHARACTERS: usize = 63;
 
 /// What a session's files say of the session and its subject. All of it is
 /// optional; texts are empty by default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SessionOptions {
     /// Seed of the files' identifiers: the same seed and calls give the same
     /// bytes. Without one, the identifiers are random.
@@ -45,6 +46,14 @@ pub struct SessionOptions {
     pub subject_id: String,
     /// At most 511 bytes.
     pub recording_location: String,
+}
+
+/// Names nobody: options may end up in a log.
+impl fmt::Debug for SessionOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("SessionOptions");
+        shown.field("seed", &self.seed).finish_non_exhaustive()
+    }
 }
 
 /// What all channels of a session share.
