@@ -1,16 +1,15 @@
 //! Decoding runs of blocks from a segment's data file.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::error::{BlockError, IndexField, MefError};
 use super::identity::SegmentIdentity;
-use super::index::{BlockEntry, BlockIndex};
+use super::index::BlockEntry;
 use super::layout::BLOCK_HEADER_BYTES;
 use super::recording::{Channel, Recording, Segment};
 use super::red::{Decoder, MAX_BLOCK_SAMPLES};
@@ -47,12 +46,7 @@ pub struct BlockDamage {
 
 /// A segment that is open for decoding.
 pub struct SegmentReader {
-    data: File,
-    data_path: PathBuf,
-    index_path: PathBuf,
-    identity: SegmentIdentity,
-    index: BlockIndex,
-    recording_time_offset: i64,
+    segment: OpenedSegment,
 }
 
 impl SegmentReader {
@@ -61,22 +55,8 @@ impl SegmentReader {
     /// # Errors
     /// [`MefError`] where metadata, index or data cannot be read.
     pub fn open(channel_folder: &Path, stem: &str) -> Result<Self, MefError> {
-        let OpenedSegment {
-            data,
-            data_path,
-            index_path,
-            identity,
-            index,
-            recording_time_offset,
-        } = open_segment(channel_folder, stem)?;
-        Ok(Self {
-            data,
-            data_path,
-            index_path,
-            identity,
-            index,
-            recording_time_offset,
-        })
+        let segment = open_segment(channel_folder, stem)?;
+        Ok(Self { segment })
     }
 
     /// Opens a segment of a channel of `recording`, and makes sure that it is the
@@ -101,7 +81,7 @@ impl SegmentReader {
     /// # Errors
     /// [`MefError::Changed`] where they are others.
     pub fn check_identity(&self, expected: &SegmentIdentity) -> Result<(), MefError> {
-        if self.identity.continues(expected) {
+        if self.segment.identity.continues(expected) {
             Ok(())
         } else {
             Err(self.changed())
@@ -111,18 +91,18 @@ impl SegmentReader {
     /// The error that says that the files are not the ones they were.
     pub fn changed(&self) -> MefError {
         MefError::Changed {
-            file: self.data_path.clone(),
+            file: self.segment.data_path.clone(),
         }
     }
 
     /// Number of blocks in the index.
     pub fn blocks(&self) -> usize {
-        self.index.len()
+        self.segment.index.len()
     }
 
     /// Bytes that the index takes in memory.
     pub fn memory(&self) -> usize {
-        self.index.memory()
+        self.segment.index.memory()
     }
 
     /// Whether the files under the segment's names are still the opened ones,
@@ -131,8 +111,16 @@ impl SegmentReader {
     /// # Errors
     /// [`MefError`] where they cannot be looked at.
     pub fn is_current(&self) -> Result<bool, MefError> {
-        Ok(self.identity.index.still_at(&self.index_path)?
-            && self.identity.data.still_at(&self.data_path)?)
+        Ok(self
+            .segment
+            .identity
+            .index
+            .still_at(&self.segment.index_path)?
+            && self
+                .segment
+                .identity
+                .data
+                .still_at(&self.segment.data_path)?)
     }
 
     /// Decodes `count` blocks from `first` on, appends all their samples to
@@ -148,7 +136,7 @@ impl SegmentReader {
         samples: &mut Vec<i32>,
         blocks: &mut Vec<DecodedBlock>,
     ) {
-        let end = first.saturating_add(count).min(self.index.len());
+        let end = first.saturating_add(count).min(self.segment.index.len());
         let mut block = first;
         while block < end {
             let mut run = self.contiguous_run(block, end);
@@ -188,7 +176,7 @@ impl SegmentReader {
     fn contiguous_run(&self, first: usize, end: usize) -> Vec<BlockEntry> {
         let mut run: Vec<BlockEntry> = Vec::new();
         let mut bytes = 0;
-        for entry in (first..end).filter_map(|block| self.index.get(block)) {
+        for entry in (first..end).filter_map(|block| self.segment.index.get(block)) {
             let follows = run.last().is_none_or(|last| {
                 last.file_offset.checked_add(u64::from(last.bytes)) == Some(entry.file_offset)
             });
@@ -208,7 +196,7 @@ impl SegmentReader {
         let offset = run.first().map_or(0, |entry| entry.file_offset);
         let bytes: u64 = run.iter().map(|entry| u64::from(entry.bytes)).sum();
         let io_error = |error: io::Error| BlockError::Io(error.to_string());
-        let file_bytes = self.data.metadata().map_err(io_error)?.len();
+        let file_bytes = self.segment.data.metadata().map_err(io_error)?.len();
         let inside = offset
             .checked_add(bytes)
             .is_some_and(|end| end <= file_bytes);
@@ -224,7 +212,10 @@ impl SegmentReader {
             return Err(BlockError::Length(block_bytes));
         }
         buffer.resize(bytes as usize, 0);
-        self.data.read_exact_at(buffer, offset).map_err(io_error)
+        self.segment
+            .data
+            .read_exact_at(buffer, offset)
+            .map_err(io_error)
     }
 
     fn decode_block(
@@ -239,7 +230,8 @@ impl SegmentReader {
         }
         let before = samples.len();
         let facts = decoder.decode(bytes, samples)?;
-        let start_uutc = time::absolute(facts.stored_start_time, self.recording_time_offset);
+        let start_uutc =
+            time::absolute(facts.stored_start_time, self.segment.recording_time_offset);
         let mismatch = if start_uutc != Some(entry.start_uutc) {
             Some(IndexField::StartTime)
         } else if facts.samples != entry.samples {
