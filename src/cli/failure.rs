@@ -98,7 +98,6 @@ impl Failure {
     /// A failure to read samples of `recording`.
     pub(super) fn reading(recording: &Recording, source: ReadError) -> Self {
         let file = match &source {
-            ReadError::Damaged(block) => recording.data_file(&block.channel, &block.segment),
             ReadError::ConversionFactor { .. } => recording.path.clone(),
             _ => return Self::Read(source.into()),
         };

@@ -5,7 +5,7 @@ use futures_util::stream::unfold;
 
 use super::read_ahead::{Chunk, ReadAhead};
 use crate::error::Error;
-use crate::mef::{DamagedBlock, Grid, ReadError, SampleValue, place, scale_of};
+use crate::mef::{DamagedBlock, Grid, SampleValue, place, scale_of};
 
 /// A range of columns of a read, for all of its rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,16 +88,10 @@ fn assemble<T: SampleValue>(pages: &ReadAhead, chunk: &Chunk) -> Result<Window<T
                 continue;
             };
             if let Some(damage) = block.damage {
-                let segment = channel.segments.get(position.segment as usize);
-                return Err(Error::Read(ReadError::Damaged(DamagedBlock {
-                    channel: channel.name.clone(),
-                    segment: segment
-                        .map(|segment| segment.stem.clone())
-                        .unwrap_or_default(),
-                    block: position.block,
-                    start_uutc: block.start_uutc,
-                    damage: damage.clone(),
-                })));
+                let recording = &plan.recording.recording;
+                let start = block.start_uutc;
+                let damaged = DamagedBlock::new(recording, channel, *position, start, damage);
+                return Err(Error::Read(Box::new(damaged).into()));
             }
             let samples = block.counts.len() as u32;
             let Some(column) = placement.column(*position, block.start_uutc, samples) else {

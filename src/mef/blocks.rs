@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -11,6 +11,7 @@ use super::error::{BlockError, IndexField, MefError};
 use super::identity::SegmentIdentity;
 use super::index::BlockEntry;
 use super::layout::BLOCK_HEADER_BYTES;
+use super::place::BlockPosition;
 use super::recording::{Channel, Recording, Segment};
 use super::red::{Decoder, MAX_BLOCK_SAMPLES};
 use super::session::{OpenedSegment, open_segment};
@@ -254,13 +255,16 @@ impl SegmentReader {
 /// A damaged block with its place, as a reader is told of it.
 #[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
 #[error(
-    "channel {channel}, segment {segment}, block {block} \
+    "{file}: channel {channel}, segment {segment}, block {block} \
      ({samples} samples from {start_uutc}, file offset {file_offset}): {error}",
+    file = file.display(),
     samples = damage.samples,
     file_offset = damage.file_offset,
     error = damage.error
 )]
 pub struct DamagedBlock {
+    /// The data file.
+    pub file: PathBuf,
     /// Name of the channel.
     pub channel: String,
     /// Stem of the segment.
@@ -271,6 +275,30 @@ pub struct DamagedBlock {
     pub start_uutc: i64,
     /// Where and why.
     pub damage: BlockDamage,
+}
+
+impl DamagedBlock {
+    /// Names the block at `position` of a channel of the recording.
+    pub(crate) fn new(
+        recording: &Recording,
+        channel: &Channel,
+        position: BlockPosition,
+        start_uutc: i64,
+        damage: &BlockDamage,
+    ) -> Self {
+        let segment = channel.segments.get(position.segment as usize);
+        let stem = segment
+            .map(|segment| segment.stem.as_str())
+            .unwrap_or_default();
+        Self {
+            file: recording.data_file(&channel.name, stem),
+            channel: channel.name.clone(),
+            segment: stem.to_owned(),
+            block: position.block,
+            start_uutc,
+            damage: damage.clone(),
+        }
+    }
 }
 
 /// Buffers that decoding reuses from run to run.

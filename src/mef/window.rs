@@ -20,7 +20,7 @@ pub enum ReadError {
     Mef(#[from] MefError),
     /// A block within the window cannot be decoded.
     #[error(transparent)]
-    Damaged(#[from] DamagedBlock),
+    Damaged(#[from] Box<DamagedBlock>),
     /// A segment that may belong to the window cannot be read.
     #[error("channel {channel}, segment {segment}: {error}")]
     UnreadableSegment {
@@ -161,14 +161,9 @@ impl<'a> ChannelReader<'a> {
         self.open = Some((segment, reader));
         for decoded in &self.blocks {
             if let Some(damage) = &decoded.damage {
-                return Err(DamagedBlock {
-                    channel: channel.name.clone(),
-                    segment: part.stem.clone(),
-                    block,
-                    start_uutc: decoded.start_uutc,
-                    damage: damage.clone(),
-                }
-                .into());
+                let start = decoded.start_uutc;
+                let damaged = DamagedBlock::new(self.recording, channel, position, start, damage);
+                return Err(Box::new(damaged).into());
             }
             let column = self
                 .placement
