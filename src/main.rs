@@ -1,6 +1,8 @@
 //! The `mef3-server` program.
 
 #![deny(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod cli;
 

@@ -1,8 +1,13 @@
-//! The embedding API, with worker processes and without.
+//! The embedding API over the reference corpus, with worker processes and
+//! without: windows by both rules and as counts, and the stored blocks.
+
 mod common;
-use common::corpus;
+
+use std::fmt::Debug;
+
+use common::corpus::{self, Session, Window};
 use mef3_server::mef::{Rule, SampleValue};
-use mef3_server::{Engine, ReadRequest};
+use mef3_server::{Engine, ReadRequest, Recording};
 
 procspawn::enable_test_support!();
 
@@ -15,56 +20,141 @@ fn engine(workers: usize) -> Engine {
         .unwrap()
 }
 
-async fn read<T: SampleValue>(
-    engine: &Engine,
-    s: &corpus::Session,
-    w: &corpus::Window,
-    rule: Rule,
-) -> Vec<T> {
-    let recording = engine.open(&s.path).await.unwrap();
-    let request = ReadRequest::new(&recording, w.start_uutc, w.end_uutc)
-        .channels([w.channel.as_str()])
+fn request(recording: &Recording, window: &Window, rule: Rule) -> ReadRequest {
+    ReadRequest::new(recording, window.start_uutc, window.end_uutc)
+        .channels([window.channel.as_str()])
         .rule(rule)
-        .columns_per_message(1000);
-    let mut stream = engine.read::<T>(&request).unwrap();
-    let mut all = Vec::new();
-    while let Some(window) = stream.next().await {
-        all.extend(window.unwrap().samples);
-    }
-    all
+        // Small messages, so that most windows are made of several.
+        .columns_per_message(1000)
 }
 
-async fn corpus_through(engine: Engine) {
-    for s in corpus::plain_sessions() {
-        for w in s.windows() {
-            let f: Vec<f64> = read(&engine, &s, &w, Rule::Mef3io).await;
-            assert_eq!(
-                f.len(),
-                w.mef3io.len(),
-                "{} {} {}",
-                s.name,
-                w.channel,
-                w.kind
-            );
-            for (i, (a, b)) in f.iter().zip(&w.mef3io).enumerate() {
-                assert!(
-                    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
-                    "{} {} {} {i}: {a} {b}",
-                    s.name,
-                    w.channel,
-                    w.kind
-                );
-            }
-        }
+/// A whole window, message by message.
+async fn read<T: SampleValue>(engine: &Engine, request: &ReadRequest) -> Vec<T> {
+    let mut windows = engine.read::<T>(request).unwrap();
+    let mut samples = Vec::new();
+    while let Some(window) = windows.next().await {
+        let window = window.unwrap();
+        assert_eq!(
+            (window.rows, window.first_column),
+            (1, samples.len() as u64)
+        );
+        samples.extend(window.samples);
     }
-    println!("{:#?}", engine.statistics().await.unwrap());
+    assert_eq!(samples.len() as u64, windows.grid().columns());
+    samples
+}
+
+fn is_nan<T: PartialOrd>(value: &T) -> bool {
+    value.partial_cmp(value).is_none()
+}
+
+/// Equal bit for bit, all NaN being one.
+fn assert_same<T: SampleValue + PartialOrd + Debug>(what: &str, read: &[T], truth: &[T]) {
+    assert_eq!(read.len(), truth.len(), "{what}: number of samples");
+    for (column, (read, truth)) in read.iter().zip(truth).enumerate() {
+        let both_gaps = is_nan(read) && is_nan(truth);
+        let same = bytemuck::bytes_of(read) == bytemuck::bytes_of(truth);
+        assert!(
+            same || both_gaps,
+            "{what}, column {column}: {read:?}, not {truth:?}"
+        );
+    }
+}
+
+async fn compare_window(
+    engine: &Engine,
+    recording: &Recording,
+    session: &Session,
+    window: &Window,
+) {
+    let Session { name, .. } = session;
+    let Window { channel, kind, .. } = window;
+    let what = |rule| {
+        format!(
+            "{name}, {channel}, {kind} window from {} by {rule}",
+            window.start_uutc
+        )
+    };
+
+    let mef3io = request(recording, window, Rule::Mef3io);
+    assert_same(
+        &what("mef3io"),
+        &read::<f64>(engine, &mef3io).await,
+        &window.mef3io,
+    );
+    let pymef = window
+        .pymef
+        .as_ref()
+        .expect("pymef reads every plain window");
+    let read_pymef = read::<f64>(engine, &request(recording, window, Rule::Pymef)).await;
+    assert_same(&what("pymef"), &read_pymef, pymef);
+
+    // The truth has 0 and a mask where we have the least integer.
+    let in_gap = window.mef3io.iter().map(|value| value.is_nan());
+    let counts = window.counts.iter().zip(in_gap);
+    let counts: Vec<i32> = counts
+        .map(|(&count, gap)| if gap { i32::MIN } else { count })
+        .collect();
+    assert_same(
+        &what("counts"),
+        &read::<i32>(engine, &mef3io).await,
+        &counts,
+    );
+}
+
+async fn compare_all(workers: usize) {
+    let engine = engine(workers);
+    let mut windows = 0;
+    for session in corpus::plain_sessions() {
+        let recording = engine.open(&session.path).await.unwrap();
+        for window in session.windows() {
+            compare_window(&engine, &recording, &session, &window).await;
+            windows += 1;
+        }
+        engine.close(&session.path).await.unwrap();
+    }
+    assert!(windows > 600, "only {windows} windows");
+    let statistics = engine.statistics().await.unwrap();
+    assert_eq!(statistics.supervisor.in_process, workers == 0);
+    assert_eq!(statistics.coordinator.failed, 0);
     engine.shutdown().await;
 }
+
 #[tokio::test]
-async fn with_workers() {
-    corpus_through(engine(2)).await
+async fn every_window_of_the_corpus_with_workers() {
+    compare_all(2).await;
 }
+
 #[tokio::test]
-async fn in_process() {
-    corpus_through(engine(0)).await
+async fn every_window_of_the_corpus_in_process() {
+    compare_all(0).await;
+}
+
+#[tokio::test]
+async fn blocks_come_whole_and_once() {
+    let engine = engine(1);
+    for session in corpus::plain_sessions() {
+        let recording = engine.open(&session.path).await.unwrap();
+        for channel in &recording.info().channels {
+            let facts = &session.facts["channels"][&channel.name]["blocks"]["rows"];
+            let expected: Vec<(i64, u64)> = facts
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| (row[0].as_i64().unwrap(), row[2].as_u64().unwrap()))
+                .collect();
+            // Beyond the span at both ends: all blocks.
+            let (start, end) = (channel.start_uutc - 1_000_000, channel.end_uutc + 1_000_000);
+            let request =
+                ReadRequest::new(&recording, start, end).channels([channel.name.as_str()]);
+            let mut blocks = engine.read_blocks(&request).unwrap();
+            let mut found = Vec::new();
+            while let Some(block) = blocks.next().await {
+                let block = block.unwrap();
+                found.push((block.start_uutc, block.counts().unwrap().len() as u64));
+            }
+            assert_eq!(found, expected, "{}, {}", session.name, channel.name);
+        }
+    }
+    engine.shutdown().await;
 }

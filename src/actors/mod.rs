@@ -12,5 +12,6 @@ mod in_process;
 pub(crate) mod plan;
 pub(crate) mod prefetcher;
 pub(crate) mod settings;
+pub(crate) mod slot;
 pub(crate) mod supervisor;
 pub(crate) mod tree;

@@ -5,10 +5,8 @@
 //! no worker can run. It hands out jobs and passes their news on to the
 //! coordinator; what a job means it does not know.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +16,7 @@ use tokio::sync::oneshot;
 use super::coordinator::{Capacity, Coordinator, JobNews};
 use super::in_process::{CloseInProcess, InProcessReader, ReadInProcess};
 use super::settings::Settings;
+use super::slot::{Slot, WorkerState, WorkerStatus};
 use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
@@ -29,45 +28,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// A killed worker whose bridge does not report within this time is stuck in
 /// the kernel: it is abandoned and replaced.
 const ABANDON_LIMIT: Duration = Duration::from_secs(2);
-/// Starts that fail in a row before the slot rests.
-const FAILED_STARTS: u32 = 3;
-/// A worker that lived this long ends the series of its slot's restarts.
-const STABLE: Duration = Duration::from_secs(1);
-
-/// State of one worker slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerStatus {
-    /// Number of the slot.
-    pub slot: usize,
-    /// Process id, while there is a process.
-    pub pid: Option<u32>,
-    /// What the slot is doing.
-    pub state: WorkerState,
-    /// Jobs that the worker has.
-    pub jobs: usize,
-    /// How often the slot's worker was replaced.
-    pub restarts: u64,
-}
-
-/// What a worker slot is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WorkerState {
-    /// A process is being started.
-    Starting,
-    /// The worker takes jobs.
-    Ready,
-    /// The worker was killed and is not reaped yet.
-    Ending,
-    /// The slot waits before the next start.
-    Waiting,
-    /// The slot has spent its restarts and rests.
-    Resting,
-    /// No worker will be started again.
-    Off,
-}
-
 /// Figures of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -84,28 +44,6 @@ pub struct SupervisorStatistics {
     pub abandoned: u64,
 }
 
-struct Slot {
-    /// Tells the reports of the present bridge from those of earlier ones.
-    generation: u64,
-    state: WorkerState,
-    since: Instant,
-    pid: Option<u32>,
-    commands: Option<SyncSender<Command>>,
-    jobs: Vec<JobId>,
-    last_progress: Instant,
-    backoff: Duration,
-    failed_starts: u32,
-    recent_restarts: VecDeque<Instant>,
-    restarts: u64,
-}
-
-impl Slot {
-    fn enter(&mut self, state: WorkerState) {
-        self.state = state;
-        self.since = Instant::now();
-    }
-}
-
 /// A thread of the in-process reader.
 struct ReaderThread {
     address: Addr<InProcessReader>,
@@ -119,6 +57,8 @@ pub(crate) struct WorkerSupervisor {
     slots: Vec<Slot>,
     /// Started when they are first needed.
     threads: Vec<ReaderThread>,
+    /// Whether the threads read because no worker can.
+    fallback: bool,
     announced: Option<Capacity>,
     stop: Option<oneshot::Sender<()>>,
     in_process_jobs: u64,
@@ -137,24 +77,12 @@ impl WorkerSupervisor {
         } else {
             settings.workers
         };
-        let slot = || Slot {
-            generation: 0,
-            state: WorkerState::Waiting,
-            since: Instant::now(),
-            pid: None,
-            commands: None,
-            jobs: Vec::new(),
-            last_progress: Instant::now(),
-            backoff: settings.restart_backoff_min,
-            failed_starts: 0,
-            recent_restarts: VecDeque::new(),
-            restarts: 0,
-        };
         Self {
             settings: settings.clone(),
             coordinator,
-            slots: (0..workers).map(|_| slot()).collect(),
+            slots: (0..workers).map(|_| Slot::new(settings)).collect(),
             threads: Vec::new(),
+            fallback: false,
             announced: None,
             stop: None,
             in_process_jobs: 0,
@@ -163,10 +91,13 @@ impl WorkerSupervisor {
         }
     }
 
-    /// Whether no worker runs or will run soon.
-    fn in_process(&self) -> bool {
+    /// Whether reads go to the in-process reader: from the moment that no worker
+    /// runs or will run soon, until one is up.
+    fn in_process(&mut self) -> bool {
         let out = [WorkerState::Resting, WorkerState::Off];
-        self.stop.is_none() && self.slots.iter().all(|slot| out.contains(&slot.state))
+        let hopeless = self.slots.iter().all(|slot| out.contains(&slot.state));
+        self.fallback |= self.stop.is_none() && hopeless;
+        self.fallback
     }
 
     /// Tells the coordinator how many jobs there is room for.
@@ -237,44 +168,40 @@ impl WorkerSupervisor {
             Ok(commands) => slot.commands = Some(commands),
             Err(error) => {
                 tracing::error!(%error, slot = slot_number, "bridge thread cannot be started");
-                self.restart_later(slot_number, context);
+                self.restart_later(slot_number, true, context);
             }
         }
     }
 
     fn worker_up(&mut self, slot_number: usize, pid: Option<u32>) {
         if let Some(slot) = self.slots.get_mut(slot_number) {
-            slot.pid = pid;
-            slot.failed_starts = 0;
-            slot.enter(WorkerState::Ready);
+            slot.up(pid);
             tracing::info!(slot = slot_number, pid, "worker is up");
+        }
+        if std::mem::take(&mut self.fallback) {
+            tracing::info!("worker processes read again");
         }
     }
 
     fn worker_down(&mut self, slot_number: usize, cause: &Cause, context: &mut Context<Self>) {
-        let stopping = self.stop.is_some();
-        let Some(slot) = self.slots.get_mut(slot_number) else {
-            return;
-        };
-        if !stopping {
+        if let Some(slot) = self.slots.get(slot_number).filter(|_| self.stop.is_none()) {
             tracing::warn!(slot = slot_number, pid = slot.pid, %cause, "worker is gone");
         }
-        if matches!(cause, Cause::Spawn(_)) {
-            slot.failed_starts += 1;
-        } else if slot.since.elapsed() > STABLE {
-            slot.backoff = self.settings.restart_backoff_min;
-        }
-        self.restart_later(slot_number, context);
+        self.restart_later(slot_number, matches!(cause, Cause::Spawn(_)), context);
     }
 
     /// Takes the slot's jobs from it and starts its next worker after a pause.
-    fn restart_later(&mut self, slot_number: usize, context: &mut Context<Self>) {
+    fn restart_later(
+        &mut self,
+        slot_number: usize,
+        failed_start: bool,
+        context: &mut Context<Self>,
+    ) {
         let settings = &self.settings;
         let Some(slot) = self.slots.get_mut(slot_number) else {
             return;
         };
-        slot.pid = None;
-        slot.commands = None;
+        slot.down(failed_start, settings);
         for job in slot.jobs.drain(..) {
             self.coordinator.do_send(JobNews {
                 job,
@@ -285,25 +212,10 @@ impl WorkerSupervisor {
             slot.enter(WorkerState::Off);
             return;
         }
-        let now = Instant::now();
-        slot.restarts += 1;
-        slot.recent_restarts.push_back(now);
-        slot.recent_restarts
-            .retain(|&at| now - at <= settings.restart_window);
-        let spent = slot.recent_restarts.len() > settings.restart_budget
-            || slot.failed_starts >= FAILED_STARTS;
-        let pause = if spent {
-            slot.recent_restarts.clear();
-            slot.failed_starts = 0;
-            slot.enter(WorkerState::Resting);
-            tracing::error!(slot = slot_number, rest = ?settings.rest, "worker slot rests");
-            settings.rest
-        } else {
-            slot.enter(WorkerState::Waiting);
-            let pause = slot.backoff;
-            slot.backoff = (slot.backoff * 2).min(settings.restart_backoff_max);
-            pause
-        };
+        let pause = slot.plan_restart(settings, Instant::now());
+        if slot.state == WorkerState::Resting {
+            tracing::error!(slot = slot_number, ?pause, "worker slot rests");
+        }
         let generation = slot.generation;
         context.run_later(pause, move |supervisor, context| {
             let current = supervisor
@@ -354,7 +266,7 @@ impl WorkerSupervisor {
             if let Some(slot) = self.slots.get_mut(number) {
                 slot.generation += 1;
             }
-            self.restart_later(number, context);
+            self.restart_later(number, false, context);
         }
         self.announce_capacity(context);
     }
@@ -536,20 +448,12 @@ impl Handler<CountWorkers> for WorkerSupervisor {
     type Result = MessageResult<CountWorkers>;
 
     fn handle(&mut self, _: CountWorkers, _: &mut Self::Context) -> Self::Result {
-        let workers = self
-            .slots
-            .iter()
-            .zip(0..)
-            .map(|(slot, number)| WorkerStatus {
-                slot: number,
-                pid: slot.pid,
-                state: slot.state,
-                jobs: slot.jobs.len(),
-                restarts: slot.restarts,
-            });
+        let in_process = self.in_process();
+        let workers = self.slots.iter().zip(0..);
+        let workers = workers.map(|(slot, number)| slot.status(number));
         MessageResult(SupervisorStatistics {
             workers: workers.collect(),
-            in_process: self.in_process(),
+            in_process,
             in_process_jobs: self.in_process_jobs,
             stalled: self.stalled,
             abandoned: self.abandoned,

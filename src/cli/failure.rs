@@ -21,10 +21,13 @@ pub(super) enum Failure {
     Mef(#[from] MefError),
     /// Samples of the window cannot be read; the error names the file.
     #[error(transparent)]
-    Read(ReadError),
+    Read(Box<ReadError>),
     /// Samples of the window cannot be read; the error says where in the file.
     #[error("{}: {source}", file.display())]
-    ReadIn { file: PathBuf, source: ReadError },
+    ReadIn {
+        file: PathBuf,
+        source: Box<ReadError>,
+    },
     /// No channel has this name.
     #[error("{}: no channel {channel:?}, the session has {}", session.display(), listed(known))]
     UnknownChannel {
@@ -53,8 +56,8 @@ pub(super) enum Failure {
         start_uutc: i64,
         end_uutc: i64,
     },
-    /// Not everything in the session can be read.
-    #[error("{}: {what} cannot be read", session.display())]
+    /// Not everything in the session is as it should be.
+    #[error("{}: damaged: {what}", session.display())]
     Damaged { session: PathBuf, what: String },
     /// Raw numbers would garble a terminal.
     #[error("raw numbers are not for a terminal: use --output FILE, a pipe, or --format csv")]
@@ -97,9 +100,12 @@ impl Failure {
         let file = match &source {
             ReadError::Damaged(block) => recording.data_file(&block.channel, &block.segment),
             ReadError::ConversionFactor { .. } => recording.path.clone(),
-            _ => return Self::Read(source),
+            _ => return Self::Read(source.into()),
         };
-        Self::ReadIn { file, source }
+        Self::ReadIn {
+            file,
+            source: Box::new(source),
+        }
     }
 
     /// Whether the reader of our output closed it, which is its right.

@@ -20,8 +20,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use failure::Failure;
-
 /// Serves MEF 3.0 brain recordings, and looks into them.
 #[derive(Debug, Parser)]
 #[command(name = "mef3-server", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -71,14 +69,15 @@ pub(crate) fn run() -> ExitCode {
         // Whoever read our output has seen enough: `mef3-server read ... | head`.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody is left to tell if standard error is gone, too.
-            let _ = writeln!(io::stderr(), "mef3-server: {}", one_line(&failure));
+            complain(&failure.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-/// A failure as one line, whatever stands in the names of files.
-fn one_line(failure: &Failure) -> String {
-    units::printable(&failure.to_string())
+/// Says on standard error what is wrong: one line, whatever stands in the names
+/// of files.
+fn complain(text: &str) {
+    // Nobody is left to tell if standard error is gone, too.
+    let _ = writeln!(io::stderr(), "mef3-server: {}", units::printable(text));
 }

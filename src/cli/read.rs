@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use mef3_server::mef::{Channel, ChannelReader, Grid, Recording, Rule, SampleValue, open_session};
 
+use super::complain;
 use super::failure::Failure;
 use super::output::Output;
 
@@ -17,7 +18,7 @@ const DETAILS: &str = "\
 Samples stand on a regular grid: column i of N has the time start + i / rate, and
 a column where nothing was recorded is NaN (csv: an empty value, i32: -2147483648).
 A block that cannot be read ends the command with exit status 1: damage never
-passes for a gap.
+passes for a gap. An index that ends in a torn entry is warned of.
 
 Examples:
   The whole channel as time,value lines:
@@ -35,7 +36,8 @@ pub(super) struct Arguments {
     /// The session folder, NAME.mefd
     path: PathBuf,
     /// Name of the channel; `mef3-server info` lists them
-    #[arg(short, long, value_name = "NAME")]
+    // Names may begin with a dash.
+    #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
     channel: String,
     /// Start of the window in uUTC [default: start of the channel]
     #[arg(long, value_name = "UUTC", allow_negative_numbers = true)]
@@ -91,6 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let recording = open_session(&arguments.path)?;
     let channel = find_channel(&recording, &arguments.channel)?;
     let grid = lay_grid(arguments, &recording, channel)?;
+    warn_of_torn_indices(&recording, channel, &grid);
     let reader = ChannelReader::new(&recording, channel, grid)
         .map_err(|error| Failure::reading(&recording, error))?;
     let output = match &arguments.output {
@@ -158,6 +161,23 @@ fn lay_grid(
         });
     }
     Ok(grid)
+}
+
+/// Says where the window may have gaps for want of index entries: an entry that
+/// was torn off, or that a recorder is just writing, cannot be told from none.
+fn warn_of_torn_indices(recording: &Recording, channel: &Channel, grid: &Grid) {
+    for segment in &channel.segments {
+        let (index, bytes) = (&segment.index, segment.index.trailing_bytes());
+        let last_known = index.end_uutc().unwrap_or(segment.start_uutc);
+        if bytes > 0 && last_known < grid.end_uutc() {
+            let file = recording.data_file(&channel.name, &segment.stem);
+            complain(&format!(
+                "warning: {}: {bytes} bytes after the last whole entry, blocks from {last_known} \
+                 on may be missing",
+                file.with_extension("tidx").display()
+            ));
+        }
+    }
 }
 
 /// A window on its way out, chunk by chunk.

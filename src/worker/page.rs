@@ -9,7 +9,7 @@ use crate::mef::{BlockDamage, Channel, DecodedBlock, Recording, Segment};
 /// Names one opening of a recording. Never used twice within a process, so that
 /// a page of an earlier state of the files can never be taken for a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RecordingId(u64);
+pub(crate) struct RecordingId(u64);
 
 impl RecordingId {
     fn next() -> Self {
@@ -26,7 +26,7 @@ impl fmt::Display for RecordingId {
 
 /// Names a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PageKey {
+pub(crate) struct PageKey {
     /// The opening of the recording.
     pub recording: RecordingId,
     /// Position in [`Recording::channels`].
@@ -39,7 +39,7 @@ pub struct PageKey {
 
 /// A recording with its division into pages.
 #[derive(Debug)]
-pub struct PagedRecording {
+pub(crate) struct PagedRecording {
     /// Names this opening.
     pub id: RecordingId,
     /// What was found in the files.
@@ -51,7 +51,7 @@ pub struct PagedRecording {
 impl PagedRecording {
     /// Divides a recording into pages of whole blocks with at most
     /// `target_samples` samples each; a larger block is a page of its own.
-    pub fn new(recording: Recording, target_samples: u32) -> Self {
+    pub(crate) fn new(recording: Recording, target_samples: u32) -> Self {
         let starts = |segment: &Segment| page_starts(segment.index.samples(), target_samples);
         let page_starts = recording
             .channels
@@ -80,12 +80,12 @@ impl PagedRecording {
     }
 
     /// The channel at a position.
-    pub fn channel(&self, position: u32) -> Option<&Channel> {
+    pub(crate) fn channel(&self, position: u32) -> Option<&Channel> {
         self.recording.channels.get(position as usize)
     }
 
     /// The page that holds a block; `None` where there is no such segment.
-    pub fn page_of(&self, channel: u32, segment: u32, block: u32) -> Option<PageKey> {
+    pub(crate) fn page_of(&self, channel: u32, segment: u32, block: u32) -> Option<PageKey> {
         let starts = self.starts(channel, segment)?;
         let page = starts
             .partition_point(|&start| start <= block)
@@ -99,7 +99,7 @@ impl PagedRecording {
     }
 
     /// What to decode for a page: its segment and its blocks.
-    pub fn run_of(&self, key: &PageKey) -> Option<(&Channel, &Segment, BlockRun)> {
+    pub(crate) fn run_of(&self, key: &PageKey) -> Option<(&Channel, &Segment, BlockRun)> {
         let channel = self.channel(key.channel)?;
         let segment = channel.segments.get(key.segment as usize)?;
         let starts = self.starts(key.channel, key.segment)?;
@@ -117,7 +117,7 @@ impl PagedRecording {
     }
 
     /// The folder of a channel.
-    pub fn channel_folder(&self, channel: &Channel) -> PathBuf {
+    pub(crate) fn channel_folder(&self, channel: &Channel) -> PathBuf {
         self.recording.channel_folder(&channel.name)
     }
 
@@ -144,7 +144,7 @@ fn page_starts(samples: &[u32], target_samples: u32) -> Box<[u32]> {
 
 /// Consecutive blocks of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct BlockRun {
+pub(crate) struct BlockRun {
     /// Position of the first block in the segment's index.
     pub first_block: u32,
     /// Number of blocks.
@@ -155,7 +155,7 @@ pub struct BlockRun {
 
 /// Decoded blocks: counts exactly as stored, with each block's time.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     first_block: u32,
     blocks: Box<[PageBlock]>,
     samples: Box<[i32]>,
@@ -172,7 +172,7 @@ struct PageBlock {
 
 /// One block of a [`Page`].
 #[derive(Clone, Copy, Debug)]
-pub struct PageBlockView<'a> {
+pub(crate) struct PageBlockView<'a> {
     /// Time of the first sample, absolute uUTC.
     pub start_uutc: i64,
     /// Counts; none where the block is damaged.
@@ -184,7 +184,11 @@ pub struct PageBlockView<'a> {
 impl Page {
     /// A page of `blocks`, whose samples follow each other in `samples`.
     /// `None` where the two do not fit together.
-    pub fn new(first_block: u32, blocks: Vec<DecodedBlock>, samples: Box<[i32]>) -> Option<Self> {
+    pub(crate) fn new(
+        first_block: u32,
+        blocks: Vec<DecodedBlock>,
+        samples: Box<[i32]>,
+    ) -> Option<Self> {
         let mut offset = 0usize;
         let blocks = blocks
             .into_iter()
@@ -207,7 +211,7 @@ impl Page {
     }
 
     /// The block at a position of the segment's index.
-    pub fn block(&self, block: u32) -> Option<PageBlockView<'_>> {
+    pub(crate) fn block(&self, block: u32) -> Option<PageBlockView<'_>> {
         let position = block.checked_sub(self.first_block)?;
         let block = self.blocks.get(position as usize)?;
         Some(PageBlockView {
@@ -220,7 +224,7 @@ impl Page {
     }
 
     /// Bytes that the page takes in memory.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.blocks) + size_of_val(&*self.samples)
     }
 }
@@ -233,7 +237,7 @@ mod tests {
     fn pages_hold_whole_blocks_up_to_the_target() {
         assert_eq!(*page_starts(&[100; 7], 250), [0, 2, 4, 6]);
         assert_eq!(*page_starts(&[100, 900, 100, 100], 250), [0, 1, 2]);
-        assert_eq!(*page_starts(&[], 250), []);
+        assert!(page_starts(&[], 250).is_empty());
         assert_eq!(*page_starts(&[u32::MAX, u32::MAX], 1), [0, 1]);
         // Empty blocks are cheap, and still do not pile up without end.
         assert_eq!(*page_starts(&[0; 5], 2), [0, 2, 4]);

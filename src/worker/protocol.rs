@@ -11,11 +11,11 @@ use super::page::{BlockRun, Page};
 use crate::mef::{DecodedBlock, MefError, Recording, SegmentIdentity};
 
 /// Numbers a job within the server's life.
-pub type JobId = u64;
+pub(crate) type JobId = u64;
 
 /// One unit of work for a worker.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Job {
+pub(crate) struct Job {
     /// The job's number.
     pub id: JobId,
     /// What to do.
@@ -24,7 +24,7 @@ pub struct Job {
 
 /// The work of a job.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Work {
+pub(crate) enum Work {
     /// Read the metadata and indices of the session at this path.
     Open(PathBuf),
     /// Decode pages.
@@ -34,7 +34,7 @@ pub enum Work {
 /// Pages of one segment. Over a whole job, pages are numbered from 0 in the
 /// order in which they stand in it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct SegmentWork {
+pub(crate) struct SegmentWork {
     /// The channel's folder.
     pub channel_folder: PathBuf,
     /// The segment's stem.
@@ -72,7 +72,7 @@ pub(crate) enum Reply {
 
 /// The head of one decoded page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PageHeader {
+pub(crate) struct PageHeader {
     /// Number of the page within the job.
     pub page: u32,
     /// Its blocks, or why its segment cannot be read.
@@ -88,7 +88,7 @@ impl PageHeader {
 
 /// A reply that no honest worker sends.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Lie {
+pub(crate) enum Lie {
     /// Answer to a job that was not given.
     #[error("answer to job {got} while job {expected} was due")]
     Job {
@@ -133,7 +133,7 @@ pub enum Lie {
 }
 
 /// A page that was answered: its number in the job, and its content.
-pub type PageOutcome = (u32, Result<Page, MefError>);
+pub(crate) type PageOutcome = (u32, Result<Page, MefError>);
 
 /// The server's side of one job: what has been answered, and whether the next
 /// answer can be true.
@@ -310,7 +310,7 @@ mod tests {
     /// Any identity will do: the server never looks into it.
     fn any_identity() -> SegmentIdentity {
         let file = serde_json::json!({
-            "device": 0, "inode": 0, "size": 0, "modified_ns": 0, "uuid": [0; 16]
+            "device": 0, "inode": 0, "size": 0, "modified_ns": 0, "uuid": vec![0; 16]
         });
         serde_json::from_value(serde_json::json!({ "index": file, "data": file })).unwrap()
     }

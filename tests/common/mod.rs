@@ -8,26 +8,40 @@ pub mod server;
 pub mod wire;
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The Python interpreter that has the peers: other implementations of MEF 3.0.
+/// The Python interpreter that has the peers: other implementations of MEF 3.0
+/// and of its servers.
 ///
 /// It is `MEF3_PEERS_PYTHON`, or that of the environment which
-/// `tests/python/setup.sh` makes. A missing one fails the test: a comparison
-/// that did not happen must not look like one that passed.
+/// `tests/python/setup.sh` makes, and which is made here where it is missing. A
+/// machine on which that fails fails the test: a comparison that did not happen
+/// must not look like one that passed.
 #[allow(dead_code, reason = "not every test program compares with the peers")]
 pub fn peers_python() -> PathBuf {
-    let python = std::env::var_os("MEF3_PEERS_PYTHON").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/python"),
-        PathBuf::from,
-    );
-    assert!(
-        python.is_file(),
-        "{} is missing: run tests/python/setup.sh once, or set MEF3_PEERS_PYTHON \
-         to an interpreter that has the packages of tests/python/requirements.txt",
-        python.display()
-    );
+    if let Some(python) = std::env::var_os("MEF3_PEERS_PYTHON") {
+        return python.into();
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("target/peers/bin/python");
+    let complete = root.join("target/peers/complete");
+    // Several test programs may get here at the same time.
+    fs::create_dir_all(root.join("target")).unwrap();
+    let lock = File::create(root.join("target/peers.lock")).unwrap();
+    lock.lock().unwrap();
+    if !complete.is_file() {
+        let script = root.join("tests/python/setup.sh");
+        let made = Command::new("bash").arg(&script).status();
+        assert!(
+            made.as_ref().is_ok_and(|status| status.success()),
+            "the Python peers cannot be installed ({made:?}): {} needs python3 with venv \
+             and a package index. Or set MEF3_PEERS_PYTHON to an interpreter that has the \
+             packages of tests/python/requirements.txt",
+            script.display()
+        );
+    }
     python
 }
 

@@ -8,3 +8,5 @@ peers=$tests/../../target/peers
 
 "${PYTHON:-python3}" -m venv "$peers"
 "$peers/bin/python" -m pip install --quiet --requirement "$tests/requirements.txt"
+# Only now: an interrupted installation is made anew.
+touch "$peers/complete"

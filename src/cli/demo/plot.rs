@@ -12,7 +12,9 @@ pub(super) fn plot(samples: &[f32], width: usize) -> Vec<String> {
     let Some((lowest, highest)) = all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else {
         return vec!["(no sample in this window)".into()];
     };
-    let step = ((highest - lowest) / HEIGHT as f32).max(f32::MIN_POSITIVE);
+    // A constant gets a height too, or no row would hold it.
+    let span = (highest - lowest).max(highest.abs() * 1e-3).max(1e-3);
+    let step = span / HEIGHT as f32;
     (0..HEIGHT)
         .rev()
         .map(|row| {

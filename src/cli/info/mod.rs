@@ -64,21 +64,29 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Whether all of the session can be read.
+/// Whether the session is whole.
 fn verdict(report: &Report) -> Result<(), Failure> {
-    let blocks = report
-        .checked
-        .as_ref()
-        .map_or(0, |checked| checked.damaged_blocks.len());
+    let checked = report.checked.as_ref();
+    let torn = report.channels.iter().map(|c| c.trailing_index_bytes.len());
+    let unscaled = report
+        .channels
+        .iter()
+        .map(|c| c.unusable_conversion_factors.len());
     let found = [
-        (report.unreadable_channels.len(), "channel"),
-        (report.unreadable_segments().count(), "segment"),
-        (blocks, "block"),
+        (report.unreadable_channels.len(), "channel", "channels"),
+        (report.unreadable_segments().count(), "segment", "segments"),
+        (torn.sum(), "index", "indices"),
+        (unscaled.sum(), "conversion factor", "conversion factors"),
+        (
+            checked.map_or(0, |checked| checked.damaged_blocks.len()),
+            "block",
+            "blocks",
+        ),
     ];
     let found: Vec<String> = found
         .into_iter()
-        .filter(|&(count, _)| count > 0)
-        .map(|(count, noun)| counted(count, noun))
+        .filter(|&(count, ..)| count > 0)
+        .map(|(count, one, many)| counted(count, one, many))
         .collect();
     if found.is_empty() {
         return Ok(());

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use mef3_server::mef::{Channel, MefError, Recording};
+use mef3_server::mef::{Channel, MefError, Recording, Segment};
 use serde::Serialize;
 
 use super::deep::Checked;
@@ -67,6 +67,8 @@ pub(super) struct ChannelReport {
     pub(super) unreadable_segments: Vec<Unreadable>,
     /// Segments whose index ends in the middle of an entry.
     pub(super) trailing_index_bytes: Vec<TrailingBytes>,
+    /// Segments whose counts cannot be scaled.
+    pub(super) unusable_conversion_factors: Vec<String>,
 }
 
 /// Where a channel has no samples.
@@ -134,11 +136,12 @@ impl ChannelReport {
             .map(|gap| Span::new(gap.start_uutc, gap.end_uutc))
             .collect();
         let segments = &channel.segments;
-        let size = |s: &mef3_server::mef::Segment| s.identity.index.size() + s.identity.data.size();
+        let size = |s: &Segment| s.identity.index.size() + s.identity.data.size();
         let trailing = segments.iter().map(|segment| TrailingBytes {
             segment: segment.stem.clone(),
             bytes: segment.index.trailing_bytes(),
         });
+        let unscaled = segments.iter().filter(|s| s.acquisition.scale().is_none());
         let acquisition = channel.acquisition();
         Self {
             name: channel.name.clone(),
@@ -163,6 +166,7 @@ impl ChannelReport {
                 .map(|segment| Unreadable::new(&segment.stem, &segment.error))
                 .collect(),
             trailing_index_bytes: trailing.filter(|trailing| trailing.bytes > 0).collect(),
+            unusable_conversion_factors: unscaled.map(|s| s.stem.clone()).collect(),
         }
     }
 }

@@ -27,7 +27,7 @@ fn write_session(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "Duration  {}", duration(span.duration_us))?;
     }
     let size = report.channels.iter().map(|channel| channel.bytes_on_disk);
-    let channels = counted(report.channels.len(), "channel");
+    let channels = counted(report.channels.len(), "channel", "channels");
     writeln!(out, "Holds     {channels}, {}", bytes(size.sum()))?;
     if !report.video_channels.is_empty() {
         let names = report.video_channels.join(", ");
@@ -121,6 +121,7 @@ fn write_notices(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     for channel in &report.channels {
         notices.extend(torn_indices(channel));
+        notices.extend(unusable_factors(channel));
     }
     if !notices.is_empty() {
         writeln!(out)?;
@@ -135,6 +136,16 @@ fn torn_indices(channel: &ChannelReport) -> impl Iterator<Item = String> {
         format!(
             "channel {}, segment {}: {} bytes after the last whole entry of the index",
             channel.name, trailing.segment, trailing.bytes
+        )
+    })
+}
+
+fn unusable_factors(channel: &ChannelReport) -> impl Iterator<Item = String> {
+    channel.unusable_conversion_factors.iter().map(|segment| {
+        format!(
+            "channel {}, segment {segment}: conversion factor is not a number, \
+             only counts can be read",
+            channel.name
         )
     })
 }

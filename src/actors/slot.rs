@@ -1,0 +1,198 @@
+//! One worker slot: its state, and when its next worker is started.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use super::settings::Settings;
+use crate::worker::bridge::Command;
+use crate::worker::protocol::JobId;
+
+/// Starts that fail in a row before the slot rests.
+const FAILED_STARTS: u32 = 3;
+/// A worker that lived this long ends the series of its slot's restarts.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// State of one worker slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// Number of the slot.
+    pub slot: usize,
+    /// Process id, while there is a process.
+    pub pid: Option<u32>,
+    /// What the slot is doing.
+    pub state: WorkerState,
+    /// Jobs that the worker has.
+    pub jobs: usize,
+    /// How often the slot's worker was replaced.
+    pub restarts: u64,
+}
+
+/// What a worker slot is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// A process is being started.
+    Starting,
+    /// The worker takes jobs.
+    Ready,
+    /// The worker was killed and is not reaped yet.
+    Ending,
+    /// The slot waits before the next start.
+    Waiting,
+    /// The slot has spent its restarts and rests.
+    Resting,
+    /// No worker will be started again.
+    Off,
+}
+
+/// A slot of the supervisor.
+pub(super) struct Slot {
+    /// Tells the reports of the present bridge from those of earlier ones.
+    pub(super) generation: u64,
+    pub(super) state: WorkerState,
+    /// When the state was entered.
+    pub(super) since: Instant,
+    pub(super) pid: Option<u32>,
+    /// The mailbox of the bridge, while there is one.
+    pub(super) commands: Option<SyncSender<Command>>,
+    pub(super) jobs: Vec<JobId>,
+    pub(super) last_progress: Instant,
+    backoff: Duration,
+    failed_starts: u32,
+    recent_restarts: VecDeque<Instant>,
+    restarts: u64,
+}
+
+impl Slot {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            generation: 0,
+            state: WorkerState::Waiting,
+            since: Instant::now(),
+            pid: None,
+            commands: None,
+            jobs: Vec::new(),
+            last_progress: Instant::now(),
+            backoff: settings.restart_backoff_min,
+            failed_starts: 0,
+            recent_restarts: VecDeque::new(),
+            restarts: 0,
+        }
+    }
+
+    pub(super) fn enter(&mut self, state: WorkerState) {
+        self.state = state;
+        self.since = Instant::now();
+    }
+
+    /// The worker reports for duty.
+    pub(super) fn up(&mut self, pid: Option<u32>) {
+        self.pid = pid;
+        self.failed_starts = 0;
+        self.enter(WorkerState::Ready);
+    }
+
+    /// The worker is gone, or was never there.
+    pub(super) fn down(&mut self, failed_start: bool, settings: &Settings) {
+        self.pid = None;
+        self.commands = None;
+        if failed_start {
+            self.failed_starts += 1;
+        } else if self.since.elapsed() > STABLE {
+            self.backoff = settings.restart_backoff_min;
+        }
+    }
+
+    /// Decides how long to wait before the next start, and enters the state of
+    /// waiting or of rest.
+    pub(super) fn plan_restart(&mut self, settings: &Settings, now: Instant) -> Duration {
+        self.restarts += 1;
+        self.recent_restarts.push_back(now);
+        self.recent_restarts
+            .retain(|&at| now - at <= settings.restart_window);
+        let spent = self.recent_restarts.len() > settings.restart_budget
+            || self.failed_starts >= FAILED_STARTS;
+        if spent {
+            self.recent_restarts.clear();
+            self.failed_starts = 0;
+            self.enter(WorkerState::Resting);
+            return settings.rest;
+        }
+        self.enter(WorkerState::Waiting);
+        let pause = self.backoff;
+        self.backoff = (self.backoff * 2).min(settings.restart_backoff_max);
+        pause
+    }
+
+    pub(super) fn status(&self, number: usize) -> WorkerStatus {
+        WorkerStatus {
+            slot: number,
+            pid: self.pid,
+            state: self.state,
+            jobs: self.jobs.len(),
+            restarts: self.restarts,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            restart_backoff_min: Duration::from_millis(20),
+            restart_backoff_max: Duration::from_millis(100),
+            restart_budget: 6,
+            restart_window: Duration::from_secs(10),
+            rest: Duration::from_secs(30),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_the_budget_ends_in_rest() {
+        let settings = settings();
+        let mut slot = Slot::new(&settings);
+        let now = Instant::now();
+        let pauses: Vec<u128> = (0..7)
+            .map(|_| {
+                slot.up(Some(1));
+                slot.down(false, &settings);
+                slot.plan_restart(&settings, now).as_millis()
+            })
+            .collect();
+        assert_eq!(pauses, [20, 40, 80, 100, 100, 100, 30_000]);
+        assert_eq!(slot.state, WorkerState::Resting);
+        // After the rest it has a new budget.
+        assert_eq!(slot.plan_restart(&settings, now).as_millis(), 100);
+    }
+
+    #[test]
+    fn restarts_outside_the_window_are_forgiven() {
+        let settings = settings();
+        let mut slot = Slot::new(&settings);
+        let start = Instant::now();
+        for number in 0..50 {
+            slot.plan_restart(&settings, start + Duration::from_secs(3 * number));
+            assert_eq!(slot.state, WorkerState::Waiting);
+        }
+    }
+
+    #[test]
+    fn starts_that_fail_in_a_row_end_in_rest_early() {
+        let settings = settings();
+        let mut slot = Slot::new(&settings);
+        for expected in [
+            WorkerState::Waiting,
+            WorkerState::Waiting,
+            WorkerState::Resting,
+        ] {
+            slot.down(true, &settings);
+            slot.plan_restart(&settings, Instant::now());
+            assert_eq!(slot.state, expected);
+        }
+    }
+}
