@@ -117,6 +117,34 @@ async fn segments_are_what_the_references_read() {
     assert!(all_turns && tally.messages >= 2, "{tally:?}");
 }
 
+#[tokio::test]
+async fn long_replies_are_cut_by_the_number_of_rows() {
+    // Bytes of samples in a message of the existing servers.
+    const MESSAGE: usize = 2_621_440;
+    let server = Server::start(&["--workers", "2"]);
+    let folder = tempfile::tempdir().unwrap();
+    let recording = Recording::generated(folder.path());
+    let whole = (recording.start_uutc(), recording.end_uutc());
+    let mut client = Client::open(&server, &recording.path).await;
+    client.set_segment_size(3600).await;
+    for rows in [1, 3, 7, 40] {
+        let channels = recording.channels.iter().map(|c| c.name.clone());
+        let names: Vec<String> = channels.cycle().take(rows).collect();
+        client.set_active_channels(&names).await;
+        let segment = client.segment(0, &names).await.unwrap();
+        let range = client.range(&names, whole).await.unwrap();
+        let columns = segment.rows[0].len();
+        assert_eq!(segment.messages, columns.div_ceil(MESSAGE / (8 * rows)));
+        assert_eq!(range.messages, columns.div_ceil(MESSAGE / (4 * rows)));
+        for (row, (wide, narrow)) in segment.rows.iter().zip(&range.rows).enumerate() {
+            let narrowed: Vec<f32> = wide.iter().map(|&value| value as f32).collect();
+            assert_same(narrow, &narrowed, &format!("row {row} of {rows}"));
+            let first = row % recording.channels.len();
+            assert_same(wide, &segment.rows[first], "a repeated channel");
+        }
+    }
+}
+
 /// Which turns the comparisons took.
 #[derive(Debug, Default)]
 struct Tally {
@@ -227,7 +255,7 @@ impl Recording {
     /// takes several messages.
     fn generated(folder: &Path) -> Self {
         const START: i64 = 1_700_000_000_250_000;
-        const SECONDS: i64 = 130;
+        const SECONDS: i64 = 170;
         let path = folder.join("generated.mefd");
         let made = Command::new(env!("CARGO_BIN_EXE_mef3-server"))
             .args(["generate", "--channels", "4", "--rate", "2000"])
