@@ -93,12 +93,30 @@ pub(crate) fn python_list(names: &[String]) -> String {
 
 /// Python quotes with `'`, unless that would need escapes and `"` would not.
 fn python_string(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\").replace('\n', "\\n");
-    if text.contains('\'') && !text.contains('"') {
-        format!("\"{escaped}\"")
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
     } else {
-        format!("'{}'", escaped.replace('\'', "\\'"))
+        '\''
+    };
+    let mut quoted = String::from(quote);
+    for character in text.chars() {
+        match character {
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\0'..' ' | '\x7f'..='\u{a0}' | '\u{ad}' => {
+                quoted.push_str(&format!("\\x{:02x}", u32::from(character)));
+            }
+            _ => {
+                if character == '\\' || character == quote {
+                    quoted.push('\\');
+                }
+                quoted.push(character);
+            }
+        }
     }
+    quoted.push(quote);
+    quoted
 }
 
 /// Numbers as Python shows a set of floats.
@@ -118,6 +136,14 @@ mod tests {
             Error::UnknownChannels(names.into()).to_string(),
             r#"Unknown channels: ['q', "it's"]"#
         );
+        for (name, shown) in [
+            ("Ω", "'Ω'"),
+            ("it's \"x\"", r#"'it\'s "x"'"#),
+            ("a\\b\t\r\n", r"'a\\b\t\r\n'"),
+            ("\0\x1f\x7f\u{a0}\u{ad}", r"'\x00\x1f\x7f\xa0\xad'"),
+        ] {
+            assert_eq!(python_list(&[name.into()]), format!("[{shown}]"));
+        }
         assert_eq!(
             Error::MixedRates(vec![1000.0, 256.5]).to_string(),
             "Requested channels do not share a sampling rate: {1000.0, 256.5}"

@@ -347,7 +347,7 @@ impl Handler<SetSegmentSize> for FileManager {
             seconds,
             reader,
         } = message;
-        let length = seconds.checked_mul(1_000_000).filter(|&length| length > 0);
+        let length = (seconds > 0).then(|| seconds.saturating_mul(1_000_000));
         let file = self.file_mut(&key)?;
         file.segment_us = Some(length.ok_or(Error::SegmentSize(seconds))?);
         let file = self.file(&key)?;

@@ -2,7 +2,12 @@
 
 #[allow(dead_code, reason = "not every test program reads the corpus")]
 pub mod corpus;
+#[allow(dead_code, reason = "not every test program starts the server")]
+pub mod server;
+#[allow(dead_code, reason = "not every test program asks the server")]
+pub mod wire;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,4 +43,23 @@ pub fn peers_python() -> PathBuf {
         );
     }
     python
+}
+
+/// Runs a script of `tests/python` with the peers, and gives what it printed.
+#[allow(dead_code, reason = "not every test program compares with the peers")]
+pub fn run_python<S: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let output = Command::new(peers_python())
+        .arg(scripts.join(script))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{script}: {}\n{printed}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    printed
 }
