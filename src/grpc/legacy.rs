@@ -139,6 +139,16 @@ struct Reading<T> {
 impl<T: WireValue> Reading<T> {
     /// The messages, made as the client takes them. An error is the last one.
     fn into_messages(self) -> Replies<SignalChunk> {
+        if self.windows.grid().columns() == 0 {
+            // An array without columns is an answer; no message is none.
+            let message = self.message(Window {
+                first_column: 0,
+                rows: self.channel_names.len(),
+                columns: 0,
+                samples: Vec::new(),
+            });
+            return stream::iter([Ok(message)]).boxed();
+        }
         let messages = stream::unfold(self, |mut reading| async move {
             let window = reading.windows.next().await?;
             let message = match window {
