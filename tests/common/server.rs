@@ -50,6 +50,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        // A test that ends blocks the runtime that its client's connection lives on,
+        // so that the connection would be waited for in vain.
+        serve.env("MEF3_SERVER_SERVER_SHUTDOWN_GRACE_S", "0");
         adjust(&mut serve);
         let mut process = serve.spawn().unwrap();
         let (announce, announced) = mpsc::channel();

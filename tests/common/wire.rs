@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use bytemuck::Pod;
 use mef3_server::grpc::proto::client::LegacyClient;
 use mef3_server::grpc::proto::{
-    FileInfoResponse, OpenFileRequest, SetActiveChannelsRequest, SetSignalSegmentRequest,
-    SignalChunk, SignalChunkRequest, SignalRangeRequest,
+    FileInfoRequest, FileInfoResponse, OpenFileRequest, SetActiveChannelsRequest,
+    SetSignalSegmentRequest, SignalChunk, SignalChunkRequest, SignalRangeRequest,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -91,6 +91,14 @@ impl Client {
     }
 
     /// Lays a grid over the recording; gives the number of its segments.
+    pub async fn close(&mut self) {
+        let request = FileInfoRequest {
+            file_path: self.path.clone(),
+        };
+        let reply = self.service.close_file(request).await.unwrap().into_inner();
+        assert!(!reply.file_opened);
+    }
+
     pub async fn set_segment_size(&mut self, seconds: i64) -> i64 {
         let request = SetSignalSegmentRequest {
             file_path: self.path.clone(),
