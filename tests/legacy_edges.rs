@@ -246,6 +246,8 @@ async fn a_host_root_is_looked_up_below_and_never_left_upwards() {
         (reply.file_opened, reply.file_path.as_str()),
         (true, "/data/s.mefd")
     );
+    // A relative path is no way around it.
+    assert!(open(&server, "data/s.mefd", None).await.file_opened);
     let reply = open(&server, "/data/../data/s.mefd", None).await;
     assert!(!reply.file_opened && reply.error_message.unwrap().contains("'..'"));
     let reply = open(&server, "/data/t.mefd", None).await;

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// Page cache in MiB of decoded samples
     #[arg(long, value_name = "N")]
     cache_mb: Option<usize>,
-    /// Look absolute paths of clients up below this folder
+    /// Look paths of clients up below this folder
     #[arg(long, value_name = "FOLDER")]
     host_root: Option<PathBuf>,
     /// Configuration file; config/mef3-server.toml documents every setting

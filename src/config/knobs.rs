@@ -255,12 +255,12 @@ impl Limits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
-    /// Absolute paths of clients are looked up below this folder; empty is off.
+    /// Paths of clients are looked up below this folder; empty is off.
     pub host_root: PathBuf,
 }
 
 impl Paths {
-    /// The folder below which absolute paths of clients are looked up, if any.
+    /// The folder below which paths of clients are looked up, if any.
     pub fn host_root(&self) -> Option<&Path> {
         (!self.host_root.as_os_str().is_empty()).then_some(self.host_root.as_path())
     }

@@ -63,10 +63,7 @@ impl Legacy {
         {
             return Err(format!("path must not contain '..': {}", path.display()));
         }
-        Ok(match path.strip_prefix("/") {
-            Ok(below) => root.join(below),
-            Err(_) => path.into(),
-        })
+        Ok(root.join(path.strip_prefix("/").unwrap_or(path)))
     }
 
     /// Asks the file manager.

@@ -19,7 +19,7 @@ use crate::engine::Engine;
 /// What the services need to know beside the engine.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceOptions {
-    /// Absolute paths of clients are looked up below this folder.
+    /// Paths of clients are looked up below this folder.
     pub host_root: Option<PathBuf>,
     /// How long streams may go on after a shutdown was asked for.
     pub shutdown_grace: Duration,
