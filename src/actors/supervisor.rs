@@ -237,7 +237,7 @@ impl WorkerSupervisor {
             Ok(commands) => slot.commands = Some(commands),
             Err(error) => {
                 tracing::error!(%error, slot = slot_number, "bridge thread cannot be started");
-                self.restart_later(slot_number, context);
+                self.restart_later(slot_number, None, context);
             }
         }
     }
@@ -251,7 +251,13 @@ impl WorkerSupervisor {
         }
     }
 
-    fn worker_down(&mut self, slot_number: usize, cause: &Cause, context: &mut Context<Self>) {
+    fn worker_down(
+        &mut self,
+        slot_number: usize,
+        cause: &Cause,
+        during: Option<JobId>,
+        context: &mut Context<Self>,
+    ) {
         let stopping = self.stop.is_some();
         let Some(slot) = self.slots.get_mut(slot_number) else {
             return;
@@ -264,11 +270,17 @@ impl WorkerSupervisor {
         } else if slot.since.elapsed() > STABLE {
             slot.backoff = self.settings.restart_backoff_min;
         }
-        self.restart_later(slot_number, context);
+        self.restart_later(slot_number, during, context);
     }
 
     /// Takes the slot's jobs from it and starts its next worker after a pause.
-    fn restart_later(&mut self, slot_number: usize, context: &mut Context<Self>) {
+    /// Only the job that the worker was doing may have ended it.
+    fn restart_later(
+        &mut self,
+        slot_number: usize,
+        during: Option<JobId>,
+        context: &mut Context<Self>,
+    ) {
         let settings = &self.settings;
         let Some(slot) = self.slots.get_mut(slot_number) else {
             return;
@@ -276,10 +288,12 @@ impl WorkerSupervisor {
         slot.pid = None;
         slot.commands = None;
         for job in slot.jobs.drain(..) {
-            self.coordinator.do_send(JobNews {
-                job,
-                event: JobEvent::Lost,
-            });
+            let event = if during == Some(job) {
+                JobEvent::Lost
+            } else {
+                JobEvent::Returned
+            };
+            self.coordinator.do_send(JobNews { job, event });
         }
         if self.stop.is_some() {
             slot.enter(WorkerState::Off);
@@ -351,10 +365,13 @@ impl WorkerSupervisor {
         for number in abandoned {
             tracing::error!(slot = number, "worker cannot be ended and is abandoned");
             self.abandoned += 1;
+            let mut during = None;
             if let Some(slot) = self.slots.get_mut(number) {
                 slot.generation += 1;
+                // Its bridge cannot say; the worker does them in this order.
+                during = slot.jobs.first().copied();
             }
-            self.restart_later(number, context);
+            self.restart_later(number, during, context);
         }
         self.announce_capacity(context);
     }
@@ -469,10 +486,10 @@ impl Handler<WorkerReport> for WorkerSupervisor {
         match (report.event, source) {
             (Event::Job(job, event), _) => return self.pass_on(source, job, event),
             (Event::Up(pid), Source::Worker { slot, .. }) => self.worker_up(slot, pid),
-            (Event::Down(cause), Source::Worker { slot, .. }) => {
-                self.worker_down(slot, &cause, context);
+            (Event::Down { cause, during }, Source::Worker { slot, .. }) => {
+                self.worker_down(slot, &cause, during, context);
             }
-            (Event::Up(_) | Event::Down(_), Source::Thread(_)) => {}
+            (Event::Up(_) | Event::Down { .. }, Source::Thread(_)) => {}
         }
         if self.stop.is_some() {
             self.finish_stop();
