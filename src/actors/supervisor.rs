@@ -334,6 +334,7 @@ impl WorkerSupervisor {
     /// Kills what makes no progress, frees what is stuck, abandons what cannot
     /// be killed.
     fn tick(&mut self, context: &mut Context<Self>) {
+        self.release_starts();
         let mut abandoned = Vec::new();
         for (slot, number) in self.slots.iter_mut().zip(0..) {
             match slot.state {
@@ -424,6 +425,16 @@ impl WorkerSupervisor {
             }
         }
         self.coordinator.do_send(JobNews { job, event });
+    }
+
+    /// While stopping, no start may hold the end up: a child that the same
+    /// signal has ended would do so, and leave its socket behind.
+    fn release_starts(&self) {
+        let starting = |slot: &Slot| slot.state == WorkerState::Starting;
+        if self.stop.is_some() && self.slots.iter().any(starting) {
+            // Reads /proc, which an actor must not wait for.
+            thread::spawn(rescue::release_stuck_spawns);
+        }
     }
 
     fn finish_stop(&mut self) {
@@ -596,6 +607,7 @@ impl Handler<StopWorkers> for WorkerSupervisor {
             }
         }
         self.threads.clear();
+        self.release_starts();
         self.finish_stop();
     }
 }
