@@ -74,7 +74,7 @@ impl Launch {
 
     /// Starts the server and waits until it listens.
     pub fn start(self) -> Server {
-        let mut server = self.start_silently();
+        let mut server = self.arg("--log-format").arg("json").start_plain();
         let listening = server.logged("listening");
         let address = listening["address"].as_str().unwrap();
         server.address = address.parse().unwrap();
@@ -82,10 +82,9 @@ impl Launch {
     }
 
     /// Starts the program, and waits for nothing.
-    pub fn start_silently(mut self) -> Server {
+    pub fn start_plain(mut self) -> Server {
         let mut child = self
             .command
-            .args(["--log-format", "json"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -93,7 +92,7 @@ impl Launch {
         let log = Log::default();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let records = Arc::clone(&log.0);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let record = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 records.lock().unwrap().push(record);
@@ -103,6 +102,7 @@ impl Launch {
             child,
             address: ([0, 0, 0, 0], 0).into(),
             log,
+            reader,
             temporary: self.temporary,
         }
     }
@@ -162,6 +162,8 @@ pub struct Server {
     child: Child,
     pub address: SocketAddr,
     log: Log,
+    /// Ends when the server and its workers have closed the log.
+    reader: thread::JoinHandle<()>,
     temporary: TempDir,
 }
 
@@ -226,9 +228,11 @@ impl Server {
         kill_process_group(pid(self.pid()), with).unwrap();
     }
 
-    /// Waits for the end.
+    /// Waits for the end; after it, the log is complete.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        wait_for(&mut self.child, limit)
+        let status = wait_for(&mut self.child, limit);
+        until("the log ends", LIMIT, || self.reader.is_finished());
+        status
     }
 
     /// The folder for temporary files, of this server alone.
