@@ -22,7 +22,7 @@ use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
 use crate::worker::protocol::{Job, JobId};
-use crate::worker::{is_initialised, kill, rescue};
+use crate::worker::{WORKER_NAME, is_initialised, kill, rescue};
 
 /// How often limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -218,7 +218,7 @@ impl WorkerSupervisor {
         let generation = slot.generation;
         let supervisor = context.address();
         let settings = BridgeSettings {
-            name: format!("mef3-worker-{slot_number}"),
+            name: format!("{WORKER_NAME}{slot_number}"),
             open_segments: self.settings.open_segments,
             spawn_limit: self.settings.spawn_limit,
             page_samples: self.settings.page_samples,
@@ -336,6 +336,7 @@ impl WorkerSupervisor {
     fn tick(&mut self, context: &mut Context<Self>) {
         self.release_starts();
         let mut abandoned = Vec::new();
+        let mut slow_start = false;
         for (slot, number) in self.slots.iter_mut().zip(0..) {
             match slot.state {
                 WorkerState::Ready
@@ -357,11 +358,16 @@ impl WorkerSupervisor {
                     // Reads /proc, which an actor must not wait for.
                     thread::spawn(rescue::release_stuck_spawns);
                 }
+                WorkerState::Starting if slot.since.elapsed() > TICK => slow_start = true,
                 WorkerState::Ending if slot.since.elapsed() > ABANDON_LIMIT => {
                     abandoned.push(number);
                 }
                 _ => {}
             }
+        }
+        if slow_start {
+            // As above.
+            thread::spawn(rescue::release_dead_spawns);
         }
         for number in abandoned {
             tracing::error!(slot = number, "worker cannot be ended and is abandoned");
