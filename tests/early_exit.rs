@@ -1,15 +1,16 @@
-//! Trap 1 of worker processes: a child that ends before it connects leaves the
-//! thread that started it waiting for ever.
+//! Trap 1 of worker processes: a child that ends, or hangs, before it connects
+//! leaves the thread that started it waiting for ever.
 //!
-//! A program of its own, whose children end at once: as a host does that leaves
-//! `main` before `worker::init`, or one whose loader fails.
+//! A program of its own, whose children never get to `worker::init`: as with a
+//! host that leaves `main` before it, one whose loader fails, or one that waits
+//! for something first.
 
 mod common;
 
 use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use common::process::session::{KnownSession, assert_same};
 use common::process::{LIMIT, children, entries, until};
@@ -18,16 +19,30 @@ use mef3_server::{Engine, ReadRequest, WorkerState};
 
 /// How procspawn's children know what they are.
 const CHILD: &str = "__PROCSPAWN_CONTENT_PROCESS_ID";
-/// Set in the host: the part of this program with the engine.
+/// Set in the host, the part of this program with the engine, and in its
+/// children: what these do.
 const HOST: &str = "MEF3_EARLY_EXIT_HOST";
-const NAME: &str = "children_that_end_before_they_connect_hold_nobody_up";
+const HANG: &str = "hang";
+const EXIT: &str = "exit";
+/// The tests, and what the children do in each.
+const TESTS: [(&str, &str); 2] = [
+    ("children_that_end_before_they_connect_hold_nobody_up", EXIT),
+    (
+        "children_that_hang_before_they_connect_hold_nobody_up",
+        HANG,
+    ),
+];
 
 fn main() -> ExitCode {
+    let host_of = env::var(HOST).ok();
     if env::var_os(CHILD).is_some() {
+        if host_of.as_deref() == Some(HANG) {
+            thread::sleep(Duration::from_secs(600));
+        }
         return ExitCode::SUCCESS;
     }
-    if env::var_os(HOST).is_some() {
-        host();
+    if let Some(children_do) = host_of {
+        host(&children_do);
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -35,33 +50,47 @@ fn main() -> ExitCode {
     if given("--list") {
         // As test runners expect it.
         if !given("--ignored") {
-            println!("{NAME}: test");
+            for (name, _) in TESTS {
+                println!("{name}: test");
+            }
         }
         return ExitCode::SUCCESS;
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
-    if given("--ignored") || filter.is_some_and(|filter| !NAME.contains(filter.as_str())) {
-        return ExitCode::SUCCESS;
+    for (name, children_do) in TESTS {
+        let wanted = filter.is_none_or(|filter| name.contains(filter.as_str()));
+        if wanted && !given("--ignored") {
+            run_host(children_do);
+            println!("test {name} ... ok");
+        }
     }
+    ExitCode::SUCCESS
+}
+
+fn run_host(children_do: &str) {
     // The host gets a folder for temporary files of its own.
     let temporary = tempfile::tempdir().unwrap();
     let status = Command::new(env::current_exe().unwrap())
-        .env(HOST, "1")
+        .env(HOST, children_do)
         .env("TMPDIR", temporary.path())
         .status()
         .unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(entries(temporary.path()), [""; 0]);
-    println!("test {NAME} ... ok");
-    ExitCode::SUCCESS
 }
 
-fn host() {
+fn host(children_do: &str) {
     mef3_server::worker::init();
     let temporary = env::temp_dir();
     let mut config = Config::default();
     config.workers.processes = 2;
-    config.workers.spawn_limit_s = 1;
+    // A death is noticed before the limit, a hang is not.
+    let (spawn_limit_s, read_limit_s) = if children_do == HANG {
+        (1, 10)
+    } else {
+        (60, 5)
+    };
+    config.workers.spawn_limit_s = spawn_limit_s;
     config.workers.rest_s = 600;
     let session = KnownSession::write(4, 256, 60);
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -70,7 +99,7 @@ fn host() {
     let began = Instant::now();
     runtime.block_on(read_all(&engine, &session));
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(12), "{took:?}");
+    assert!(took < Duration::from_secs(read_limit_s), "{took:?}");
 
     let supervisor = runtime.block_on(engine.statistics()).unwrap().supervisor;
     assert!(supervisor.in_process, "{supervisor:?}");
