@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::process::client::Client;
 use common::process::session::{KnownSession, assert_same};
-use common::process::{Ended, LIMIT, Launch, Server, all_gone, until};
+use common::process::{Ended, LIMIT, Launch, Server, all_gone, signal, until};
 use rustix::process::Signal;
 
 /// Time that an end may take beyond the grace.
@@ -150,6 +150,21 @@ fn a_connection_that_says_nothing_is_cut_at_the_end_of_the_grace() {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_hang_do_not_delay_the_end() {
+    let session = KnownSession::write(32, 1000, 10);
+    let server = Launch::new()
+        .env("MEF3_SERVER_SERVER_SHUTDOWN_GRACE_S", "1")
+        .start();
+    let mut client = Client::with_open(server.address, &session).await;
+    for worker in server.workers_up(2) {
+        signal(worker.pid, Signal::STOP);
+    }
+    let reading = client.start(&session, &session.all()).await;
+    assert_ends(server, Signal::TERM, Duration::from_secs(1) + CUT);
+    assert!(reading.finish().await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

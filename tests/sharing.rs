@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::process::client::{Client, soon};
 use common::process::session::{KnownSession, Span, assert_same};
-use common::process::{LIMIT, Launch, resident, signal};
+use common::process::{LIMIT, Launch, process, resident, signal, until};
 use futures_util::{FutureExt, StreamExt};
 use mef3_server::config::Config;
 use mef3_server::grpc::{self, ServiceOptions};
@@ -469,6 +469,23 @@ async fn reads_under_a_shutdown_end_in_stopped() {
     assert_eq!(late.unwrap_err(), Error::Stopped);
     assert_eq!(engine.statistics().await.unwrap_err(), Error::Stopped);
     soon("a second shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_dropped_takes_its_workers_with_it() {
+    let session = KnownSession::write(2, 256, 10);
+    let engine = start(without_prefetch());
+    let recording = opened(&engine, &session).await;
+    let windows = engine.read::<f32>(&request(&recording, &session.all()));
+    let workers = statistics(&engine).await.supervisor.workers;
+    let pids: Vec<u32> = workers.iter().filter_map(|worker| worker.pid).collect();
+    assert!(!pids.is_empty() && pids.iter().all(|&pid| process(pid).is_some()));
+    drop(engine);
+    until("the workers are gone", LIMIT, || {
+        pids.iter().all(|&pid| process(pid).is_none())
+    });
+    let end = rest_of(windows.unwrap(), session.channels()).await;
+    assert_eq!(end.unwrap_err(), Error::Stopped);
 }
 
 fn limit_exceeded(limit: &'static str, value: u64) -> Error {

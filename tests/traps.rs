@@ -72,18 +72,26 @@ async fn temporary_folder_has_a_long_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn temporary_folder_goes_away_while_the_server_runs() {
+async fn temporary_folder_goes_away_and_comes_back() {
     let session = session();
-    let folder = tempfile::tempdir().unwrap();
-    let server = Launch::new().env("TMPDIR", folder.path()).start();
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("temporary");
+    fs::create_dir(&folder).unwrap();
+    let server = Launch::new()
+        .env("TMPDIR", &folder)
+        .env("MEF3_SERVER_WORKERS_REST_S", "1")
+        .start();
     let workers = server.workers_up(2);
-    drop(folder);
+    fs::remove_dir(&folder).unwrap();
     for worker in workers {
         signal(worker.pid, Signal::KILL);
     }
     let mut client = Client::with_open(server.address, &session).await;
     client.read_right(&session, &session.all()).await;
     server.logged("no worker can run: reads are decoded in the server process");
+    fs::create_dir(&folder).unwrap();
+    server.workers_up(2);
+    client.read_right(&session, &session.all()).await;
     end(server).await;
 }
 
