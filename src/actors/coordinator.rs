@@ -53,7 +53,7 @@ pub struct CoordinatorStatistics {
     pub joined: u64,
     /// Pages that failed.
     pub failed: u64,
-    /// Jobs whose reader died.
+    /// Jobs whose reader died while it did them.
     pub lost_jobs: u64,
     /// Requests that were refused because too many pages are in flight.
     pub refused: u64,

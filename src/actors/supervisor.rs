@@ -21,7 +21,7 @@ use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
 use crate::worker::protocol::{Job, JobId};
-use crate::worker::{WorkerRef, is_initialised, rescue};
+use crate::worker::{WORKER_NAME, WorkerRef, is_initialised, rescue};
 
 /// How often limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -149,7 +149,7 @@ impl WorkerSupervisor {
         let generation = slot.generation;
         let supervisor = context.address();
         let settings = BridgeSettings {
-            name: format!("mef3-worker-{slot_number}"),
+            name: format!("{WORKER_NAME}{slot_number}"),
             open_segments: self.settings.open_segments,
             spawn_limit: self.settings.spawn_limit,
             page_samples: self.settings.page_samples,
@@ -168,7 +168,7 @@ impl WorkerSupervisor {
             Ok(commands) => slot.commands = Some(commands),
             Err(error) => {
                 tracing::error!(%error, slot = slot_number, "bridge thread cannot be started");
-                self.restart_later(slot_number, true, context);
+                self.restart_later(slot_number, true, None, context);
             }
         }
     }
@@ -183,18 +183,27 @@ impl WorkerSupervisor {
         }
     }
 
-    fn worker_down(&mut self, slot_number: usize, cause: &Cause, context: &mut Context<Self>) {
+    fn worker_down(
+        &mut self,
+        slot_number: usize,
+        cause: &Cause,
+        during: Option<JobId>,
+        context: &mut Context<Self>,
+    ) {
         if let Some(slot) = self.slots.get(slot_number).filter(|_| self.stop.is_none()) {
             tracing::warn!(slot = slot_number, pid = slot.pid(), %cause, "worker is gone");
         }
-        self.restart_later(slot_number, matches!(cause, Cause::Spawn(_)), context);
+        let failed_start = matches!(cause, Cause::Spawn(_));
+        self.restart_later(slot_number, failed_start, during, context);
     }
 
     /// Takes the slot's jobs from it and starts its next worker after a pause.
+    /// Only the job that the worker was doing may have ended it.
     fn restart_later(
         &mut self,
         slot_number: usize,
         failed_start: bool,
+        during: Option<JobId>,
         context: &mut Context<Self>,
     ) {
         let settings = &self.settings;
@@ -203,10 +212,12 @@ impl WorkerSupervisor {
         };
         slot.down(failed_start, settings);
         for job in slot.jobs.drain(..) {
-            self.coordinator.do_send(JobNews {
-                job,
-                event: JobEvent::Lost,
-            });
+            let event = if during == Some(job) {
+                JobEvent::Lost
+            } else {
+                JobEvent::Returned
+            };
+            self.coordinator.do_send(JobNews { job, event });
         }
         if self.stop.is_some() {
             slot.enter(WorkerState::Off);
@@ -232,7 +243,9 @@ impl WorkerSupervisor {
     /// Kills what makes no progress, frees what is stuck, abandons what cannot
     /// be killed.
     fn tick(&mut self, context: &mut Context<Self>) {
+        self.release_starts();
         let mut abandoned = Vec::new();
+        let mut slow_start = false;
         for (slot, number) in self.slots.iter_mut().zip(0..) {
             match slot.state {
                 WorkerState::Ready
@@ -254,19 +267,27 @@ impl WorkerSupervisor {
                     // Reads /proc, which an actor must not wait for.
                     thread::spawn(rescue::release_stuck_spawns);
                 }
+                WorkerState::Starting if slot.since.elapsed() > TICK => slow_start = true,
                 WorkerState::Ending if slot.since.elapsed() > ABANDON_LIMIT => {
                     abandoned.push(number);
                 }
                 _ => {}
             }
         }
+        if slow_start {
+            // As above.
+            thread::spawn(rescue::release_dead_spawns);
+        }
         for number in abandoned {
             tracing::error!(slot = number, "worker cannot be ended and is abandoned");
             self.abandoned += 1;
+            let mut during = None;
             if let Some(slot) = self.slots.get_mut(number) {
                 slot.generation += 1;
+                // Its bridge cannot say; the worker does them in this order.
+                during = slot.jobs.first().copied();
             }
-            self.restart_later(number, false, context);
+            self.restart_later(number, false, during, context);
         }
         self.announce_capacity(context);
     }
@@ -319,6 +340,16 @@ impl WorkerSupervisor {
             }
         }
         self.coordinator.do_send(JobNews { job, event });
+    }
+
+    /// While stopping, no start may hold the end up: a child that the same
+    /// signal has ended would do so, and leave its socket behind.
+    fn release_starts(&self) {
+        let starting = |slot: &Slot| slot.state == WorkerState::Starting;
+        if self.stop.is_some() && self.slots.iter().any(starting) {
+            // Reads /proc, which an actor must not wait for.
+            thread::spawn(rescue::release_stuck_spawns);
+        }
     }
 
     fn finish_stop(&mut self) {
@@ -381,10 +412,10 @@ impl Handler<WorkerReport> for WorkerSupervisor {
         match (report.event, source) {
             (Event::Job(job, event), _) => return self.pass_on(source, job, event),
             (Event::Up(worker), Source::Worker { slot, .. }) => self.worker_up(slot, worker),
-            (Event::Down(cause), Source::Worker { slot, .. }) => {
-                self.worker_down(slot, &cause, context);
+            (Event::Down { cause, during }, Source::Worker { slot, .. }) => {
+                self.worker_down(slot, &cause, during, context);
             }
-            (Event::Up(_) | Event::Down(_), Source::Thread(_)) => {}
+            (Event::Up(_) | Event::Down { .. }, Source::Thread(_)) => {}
         }
         if self.stop.is_some() {
             self.finish_stop();
@@ -483,6 +514,7 @@ impl Handler<StopWorkers> for WorkerSupervisor {
             }
         }
         self.threads.clear();
+        self.release_starts();
         self.finish_stop();
     }
 }

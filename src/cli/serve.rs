@@ -98,23 +98,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         host_root: config.paths.host_root().map(Into::into),
         shutdown_grace: config.server.shutdown_grace(),
     };
+    // Before the workers: what they leave behind when half started is removed
+    // by an end in order only.
+    let stop = stop_signal(&runtime).map_err(Failure::Start)?;
     let engine = Engine::builder().config(config).start()?;
     let served = runtime.block_on(async {
-        let stop = stop_signal().map_err(Failure::Start)?;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let served = grpc::serve(engine.clone(), listener, options, stop).await;
         engine.shutdown().await;
-        Ok(served?)
+        served
     });
     runtime.shutdown_timeout(CUT_LIMIT);
-    if served.is_ok() {
-        tracing::info!("ended");
-    }
-    served
+    served?;
+    tracing::info!("ended");
+    Ok(())
 }
 
-/// Is ready when SIGTERM or SIGINT comes.
-pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+/// Is ready when SIGTERM or SIGINT comes, from this call on.
+pub(super) fn stop_signal(runtime: &Runtime) -> std::io::Result<impl Future<Output = ()> + use<>> {
+    let _entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

@@ -46,7 +46,12 @@ pub(crate) enum Event {
     /// News of a job.
     Job(JobId, JobEvent),
     /// The worker is gone and reaped. The last event of a bridge.
-    Down(Cause),
+    Down {
+        /// Why.
+        cause: Cause,
+        /// The job that it was doing; it had not begun the others.
+        during: Option<JobId>,
+    },
 }
 
 /// News of a job.
@@ -60,9 +65,9 @@ pub(crate) enum JobEvent {
     Done,
     /// The decoder panicked; the rest of the job is undone.
     Panicked(String),
-    /// Nobody could take the job; it is undone and nobody is to blame.
+    /// Nobody has begun the job; it is undone and not to blame for anything.
     Returned,
-    /// The reader was lost; the rest of the job is undone.
+    /// The reader was lost while it did the job; the rest is undone.
     Lost,
 }
 
@@ -98,21 +103,25 @@ pub(crate) fn start(
     thread::Builder::new()
         .name(settings.name.clone())
         .spawn(move || {
-            let cause = live(&settings, &mailbox, &report);
-            report(Event::Down(cause));
+            let (cause, during) = live(&settings, &mailbox, &report);
+            report(Event::Down { cause, during });
         })?;
     Ok(commands)
 }
 
-/// From spawn to death.
-fn live(settings: &BridgeSettings, mailbox: &Receiver<Command>, report: &dyn Fn(Event)) -> Cause {
+/// From spawn to death: its cause, and the job that it came in.
+fn live(
+    settings: &BridgeSettings,
+    mailbox: &Receiver<Command>,
+    report: &dyn Fn(Event),
+) -> (Cause, Option<JobId>) {
     let spawned =
         WorkerProcess::spawn(&settings.name, settings.open_segments, settings.spawn_limit);
     let worker = match spawned {
         Ok(worker) => worker,
         Err(error) => {
             reap_lost_children();
-            return error.into();
+            return (error.into(), None);
         }
     };
     report(Event::Up(worker.reference()));
@@ -120,10 +129,11 @@ fn live(settings: &BridgeSettings, mailbox: &Receiver<Command>, report: &dyn Fn(
         worker,
         page_samples: settings.page_samples,
         jobs: VecDeque::new(),
+        begun: None,
     };
     loop {
         if let Err(cause) = bridge.step(mailbox, report) {
-            return cause;
+            return (cause, bridge.begun);
         }
     }
 }
@@ -133,6 +143,8 @@ struct Bridge {
     page_samples: u32,
     /// Jobs that the worker has, the one it does first.
     jobs: VecDeque<JobCheck>,
+    /// The first of them, once the worker has begun it.
+    begun: Option<JobId>,
 }
 
 impl Bridge {
@@ -159,6 +171,10 @@ impl Bridge {
         let id = check.job_id();
         match reply {
             Reply::Ready => return Err(Lie::Kind.into()),
+            Reply::Begun(job) => {
+                check_job(job, id)?;
+                self.begun = Some(job);
+            }
             Reply::Opened(job, opened) => {
                 check.opened(job, opened.as_deref().ok())?;
                 let page_samples = self.page_samples;
@@ -177,17 +193,13 @@ impl Bridge {
             Reply::Done(job) => {
                 check.done(job)?;
                 self.jobs.pop_front();
+                self.begun = None;
                 report(Event::Job(id, JobEvent::Done));
             }
             Reply::Panicked(job, message) => {
-                if job != id {
-                    return Err(Lie::Job {
-                        got: job,
-                        expected: id,
-                    }
-                    .into());
-                }
+                check_job(job, id)?;
                 self.jobs.pop_front();
+                self.begun = None;
                 report(Event::Job(id, JobEvent::Panicked(message)));
             }
         }
@@ -203,5 +215,13 @@ impl Bridge {
             }
             Command::Close(session) => self.worker.send(Request::Close(session)),
         }
+    }
+}
+
+fn check_job(got: JobId, expected: JobId) -> Result<(), Lie> {
+    if got == expected {
+        Ok(())
+    } else {
+        Err(Lie::Job { got, expected })
     }
 }

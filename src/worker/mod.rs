@@ -12,5 +12,8 @@ pub(crate) mod rescue;
 pub(crate) mod runner;
 mod temporary;
 
+/// What the names of workers, and of their bridge threads, begin with.
+pub(crate) const WORKER_NAME: &str = "mef3-worker-";
+
 pub use process::init;
 pub(crate) use process::{WorkerRef, is_initialised};

@@ -214,7 +214,8 @@ fn worker_main(arguments: WorkerArguments) {
     loop {
         match requests.recv() {
             Ok(Request::Do(job)) => {
-                if runner.run(&job, &mut answers).is_err() {
+                let begun = answers.answer(Reply::Begun(job.id), &[]);
+                if begun.and_then(|()| runner.run(&job, &mut answers)).is_err() {
                     return;
                 }
             }

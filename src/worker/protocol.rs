@@ -59,6 +59,9 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// The worker has started.
     Ready,
+    /// The worker begins a job. A worker that dies before it says so has not
+    /// died of the job.
+    Begun(JobId),
     /// The session of an [`Work::Open`] job.
     Opened(JobId, Result<Box<Recording>, MefError>),
     /// The next pages of a [`Work::Decode`] job, in order. Their samples follow

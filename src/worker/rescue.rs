@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 
+use super::WORKER_NAME;
+
 /// Name of the socket that ipc-channel makes in a fresh temporary folder.
 const SOCKET_NAME: &str = "socket";
 
@@ -30,6 +32,43 @@ pub(crate) fn release_stuck_spawns() {
         }
         Err(error) => tracing::warn!(%error, "stuck worker starts cannot be looked for"),
     }
+}
+
+/// Ends the waits if one of them is for a child that has died. Others that are
+/// under way fail with it, and are tried again.
+pub(crate) fn release_dead_spawns() {
+    if bridge_children().into_iter().any(is_dead) {
+        release_stuck_spawns();
+    }
+}
+
+/// What the bridge threads have started and not reaped.
+fn bridge_children() -> Vec<u32> {
+    // Without the lists (an unusual kernel) the limit of the start decides.
+    let threads = fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let bridges = threads.filter(|thread| {
+        let name = fs::read_to_string(thread.path().join("comm"));
+        name.is_ok_and(|name| name.starts_with(WORKER_NAME))
+    });
+    let lists =
+        bridges.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
+            pids.collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+/// Whether a child has ended and waits to be reaped.
+fn is_dead(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which may hold anything but ends the last ')'.
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 fn knock(listener: &Path) -> io::Result<()> {

@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "not every test program reads the corpus")]
 pub mod corpus;
+#[allow(dead_code, reason = "not every test program uses all of it")]
+pub mod process;
 #[allow(dead_code, reason = "not every test program starts the server")]
 pub mod server;
 #[allow(dead_code, reason = "not every test program asks the server")]

@@ -37,6 +37,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let listener = grpc::listen(arguments.listen)?;
     let address = listener.local_addr().map_err(Failure::Start)?;
+    let runtime = Runtime::new().map_err(Failure::Start)?;
+    // From here on a signal ends the demo in order, and its files with it.
+    let signal = stop_signal(&runtime).map_err(Failure::Start)?;
     let recording = DemoRecording::make()?;
     let config = Config::default();
     let options = ServiceOptions {
@@ -44,14 +47,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         shutdown_grace: config.server.shutdown_grace(),
     };
     let engine = Engine::builder().config(config).start()?;
-    let runtime = Runtime::new().map_err(Failure::Start)?;
     let outcome = runtime.block_on(async {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(grpc::serve(engine.clone(), listener, options, async {
             // An error says that the tour is gone, which is a stop too.
             let _ = stopped.await;
         }));
-        let signal = stop_signal().map_err(Failure::Start)?;
         let tour = async {
             tour::take(&engine, address, &recording).await?;
             if !arguments.once {
