@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::cache::{Cache, LookUp, Store};
 use super::file_manager::{FileManager, RecordingChanged};
 use super::flights::{Class, Completed, Flights, Progress};
+use super::quarantine::Quarantine;
 use super::settings::Settings;
 use super::supervisor::{RunJob, WorkerSupervisor};
 use crate::error::Error;
@@ -38,6 +39,9 @@ const MAX_JOB_SAMPLES: u64 = 256 * 1024;
 /// request comes.
 const MAX_PREDICTED_PAGES: usize = 16;
 
+/// Requests that may wait for one page, on average over the pages that may be in
+/// flight.
+const WAITERS_PER_PAGE: usize = 4;
 /// Wait before a job that nobody could take is offered again.
 const RETURN_PAUSE: Duration = Duration::from_millis(2);
 
@@ -95,6 +99,8 @@ pub(crate) struct Coordinator {
     mailbox: usize,
     queued_pages: usize,
     opens: VecDeque<PendingOpen>,
+    /// Sessions that ended their readers.
+    sessions: Quarantine<PathBuf>,
     flights: Flights,
     running: HashMap<JobId, Running>,
     next_job: JobId,
@@ -116,6 +122,7 @@ impl Coordinator {
             mailbox: settings.mailbox,
             queued_pages: settings.queued_pages,
             opens: VecDeque::new(),
+            sessions: Quarantine::default(),
             flights: Flights::default(),
             running: HashMap::new(),
             next_job: 1,
@@ -158,7 +165,7 @@ impl Coordinator {
             if let Some(open) = self.opens.pop_front() {
                 if !open.reply.is_closed() {
                     let work = Work::Open(open.path.clone());
-                    let suspect = open.attempts > 0;
+                    let suspect = open.attempts > 0 || self.sessions.knows(&open.path);
                     self.run(
                         work,
                         suspect,
@@ -289,37 +296,42 @@ impl Coordinator {
                         let _ = open.reply.send(Err(error));
                     }
                     _ if open.attempts >= MAX_ATTEMPTS => {
-                        let path = open.path.display().to_string();
-                        let _ = open.reply.send(Err(Error::PoisonedSession(path)));
+                        let error = Error::PoisonedSession(open.path.display().to_string());
+                        self.sessions.enter(open.path, error.clone());
+                        let _ = open.reply.send(Err(error));
                     }
                     _ => self.opens.push_front(open),
                 }
             }
-            Kind::Decode { keys, answered } => {
-                let Some((&culprit, rest)) = keys.get(answered..).and_then(<[_]>::split_first)
-                else {
-                    return;
-                };
-                for &key in rest.iter().rev() {
-                    self.flights.return_to_queue(key);
-                }
-                let failure = match charge {
-                    Charge::None => None,
-                    Charge::Failure(error) => Some(error),
-                    Charge::Attempt => {
-                        let attempts = self.flights.charge(culprit);
-                        (attempts >= MAX_ATTEMPTS).then(|| self.poisoned(&culprit, attempts))
-                    }
-                };
-                match failure {
-                    None => self.flights.return_to_queue(culprit),
-                    Some(error) => {
-                        self.statistics.failed += 1;
-                        self.flights.complete(culprit, &Err(error));
-                    }
-                }
-            }
+            Kind::Decode { keys, answered } => self.put_back_pages(&keys, answered, charge),
         }
+    }
+
+    /// Puts the unanswered pages of a job back.
+    ///
+    /// Answers come in batches, so that the page that ended the reader may be
+    /// any of them: each goes alone from now on, and only one that was alone is
+    /// charged.
+    fn put_back_pages(&mut self, keys: &[PageKey], answered: usize, charge: Charge) {
+        let unanswered = keys.get(answered..).unwrap_or_default();
+        let (culprit, failure) = match (unanswered, charge) {
+            (&[page], Charge::Failure(error)) => (page, error),
+            (&[page], Charge::Attempt) => match self.flights.charge(page) {
+                attempts @ MAX_ATTEMPTS.. => (page, self.poisoned(&page, attempts)),
+                _ => return self.flights.return_to_queue(page),
+            },
+            (pages, charge) => {
+                for &page in pages.iter().rev() {
+                    if charge != Charge::None {
+                        self.flights.suspect(page);
+                    }
+                    self.flights.return_to_queue(page);
+                }
+                return;
+            }
+        };
+        self.statistics.failed += 1;
+        self.flights.give_up(culprit, failure);
     }
 
     fn poisoned(&self, key: &PageKey, attempts: u32) -> Error {
@@ -369,6 +381,11 @@ impl Handler<OpenSession> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, OpenSession { path, reply }: OpenSession, _: &mut Self::Context) {
+        if let Some(error) = self.sessions.refusal(&path) {
+            // Whoever asked may be gone.
+            let _ = reply.send(Err(error.clone()));
+            return;
+        }
         self.opens.push_back(PendingOpen {
             path,
             reply,
@@ -397,7 +414,13 @@ impl Handler<Fetch> for Coordinator {
             pages,
             reply,
         } = fetch;
-        if self.flights.len() + pages.len() > self.queued_pages {
+        let most_waiters = self.queued_pages.saturating_mul(WAITERS_PER_PAGE);
+        if self.flights.waiters() + pages.len() > most_waiters {
+            self.flights.sweep();
+        }
+        let too_many = self.flights.len() + pages.len() > self.queued_pages
+            || self.flights.waiters() + pages.len() > most_waiters;
+        if too_many {
             self.statistics.refused += 1;
             let _ = reply.send(Err(Error::LimitExceeded {
                 limit: "limits.queued_pages",

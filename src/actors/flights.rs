@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::coordinator::Fetched;
+use super::quarantine::Quarantine;
 use crate::error::Error;
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
@@ -42,7 +43,10 @@ struct Flight {
     stage: Stage,
     /// Requests that wait, and the position of the page in each.
     waiters: Vec<(u64, usize)>,
-    /// Readers that died of the page.
+    /// A reader died or panicked over a job with this page: it goes alone from
+    /// now on, and never to the server process.
+    suspect: bool,
+    /// Readers that died of the page alone.
     attempts: u32,
     /// Who is expected to want it, where nobody has asked.
     predicted_for: Option<u64>,
@@ -69,6 +73,9 @@ pub(crate) struct Flights {
     /// Keys by class. A key whose flight has moved on is passed over.
     request_queue: VecDeque<PageKey>,
     prediction_queue: VecDeque<PageKey>,
+    /// Waiters of all flights together.
+    waiters: usize,
+    quarantine: Quarantine<PageKey>,
 }
 
 impl Flights {
@@ -127,6 +134,7 @@ impl Flights {
                 Flight::new(Arc::clone(recording))
             });
             flight.waiters.push((request, position));
+            self.waiters += 1;
             flight.predicted_for = None;
             if flight.stage == Stage::Queued(Class::Prediction) {
                 flight.stage = Stage::Queued(Class::Request);
@@ -179,13 +187,38 @@ impl Flights {
         });
     }
 
-    /// Puts a page that the cache does not have into its queue. A prediction
-    /// that is no longer of interest is queued all the same: it was looked up
-    /// before its successor came.
+    /// Number of places in which requests wait for a page.
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters
+    }
+
+    /// Forgets requests that were cancelled. Their pages stay in flight until
+    /// their turn comes.
+    pub(crate) fn sweep(&mut self) {
+        self.requests
+            .retain(|_, request| !request.reply.is_closed());
+        self.waiters = 0;
+        for flight in self.flights.values_mut() {
+            flight
+                .waiters
+                .retain(|(request, _)| self.requests.contains_key(request));
+            self.waiters += flight.waiters.len();
+        }
+    }
+
+    /// Puts a page that the cache does not have into its queue, unless it is in
+    /// quarantine. A prediction that is no longer of interest is queued all the
+    /// same: it was looked up before its successor came.
     pub(crate) fn enqueue(&mut self, key: PageKey) -> Completed {
+        if let Some(error) = self.quarantine.refusal(&key) {
+            let refused = Err(error.clone());
+            return self.complete(key, &refused);
+        }
+        let known = self.quarantine.knows(&key);
         let Some(flight) = self.flights.get_mut(&key) else {
             return Completed::Unwanted;
         };
+        flight.suspect |= known;
         if flight.waiters.is_empty() {
             flight.stage = Stage::Queued(Class::Prediction);
             self.prediction_queue.push_back(key);
@@ -209,6 +242,19 @@ impl Flights {
             flight.stage = Stage::Queued(Class::Request);
             self.request_queue.push_front(key);
         }
+    }
+
+    /// Notes that a reader was lost over a job with this page among others.
+    pub(crate) fn suspect(&mut self, key: PageKey) {
+        if let Some(flight) = self.flights.get_mut(&key) {
+            flight.suspect = true;
+        }
+    }
+
+    /// Gives a page up: it fails now, and is not tried again for a while.
+    pub(crate) fn give_up(&mut self, key: PageKey, error: Error) {
+        self.quarantine.enter(key, error.clone());
+        self.complete(key, &Err(error));
     }
 
     /// Counts a reader that died of the page and returns the count.
@@ -256,7 +302,7 @@ impl Flights {
                 continue;
             };
             samples += run.samples;
-            let suspect = flight.attempts > 0;
+            let suspect = flight.suspect;
             let full = samples > max_samples || suspect;
             if full && !keys.is_empty() {
                 queue.push_front(key);
@@ -280,6 +326,7 @@ impl Flights {
         let Some(flight) = self.flights.remove(&key) else {
             return Completed::Unwanted;
         };
+        self.waiters = self.waiters.saturating_sub(flight.waiters.len());
         for &(id, position) in &flight.waiters {
             let Some(request) = self.requests.get_mut(&id) else {
                 continue;
@@ -310,6 +357,7 @@ impl Flight {
             recording,
             stage: Stage::LookingUp,
             waiters: Vec::new(),
+            suspect: false,
             attempts: 0,
             predicted_for: None,
         }

@@ -11,6 +11,7 @@ mod flights;
 mod in_process;
 pub(crate) mod plan;
 pub(crate) mod prefetcher;
+mod quarantine;
 pub(crate) mod settings;
 pub(crate) mod slot;
 pub(crate) mod supervisor;

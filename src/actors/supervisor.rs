@@ -28,6 +28,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// A killed worker whose bridge does not report within this time is stuck in
 /// the kernel: it is abandoned and replaced.
 const ABANDON_LIMIT: Duration = Duration::from_secs(2);
+
 /// Figures of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,6 +61,9 @@ pub(crate) struct WorkerSupervisor {
     /// Whether the threads read because no worker can.
     fallback: bool,
     announced: Option<Capacity>,
+    /// Nothing is started any more.
+    stopping: bool,
+    /// Who waits for the last worker to be gone.
     stop: Option<oneshot::Sender<()>>,
     in_process_jobs: u64,
     stalled: u64,
@@ -84,6 +88,7 @@ impl WorkerSupervisor {
             threads: Vec::new(),
             fallback: false,
             announced: None,
+            stopping: false,
             stop: None,
             in_process_jobs: 0,
             stalled: 0,
@@ -96,7 +101,7 @@ impl WorkerSupervisor {
     fn in_process(&mut self) -> bool {
         let out = [WorkerState::Resting, WorkerState::Off];
         let hopeless = self.slots.iter().all(|slot| out.contains(&slot.state));
-        self.fallback |= self.stop.is_none() && hopeless;
+        self.fallback |= !self.stopping && hopeless;
         self.fallback
     }
 
@@ -190,7 +195,7 @@ impl WorkerSupervisor {
         during: Option<JobId>,
         context: &mut Context<Self>,
     ) {
-        if let Some(slot) = self.slots.get(slot_number).filter(|_| self.stop.is_none()) {
+        if let Some(slot) = self.slots.get(slot_number).filter(|_| !self.stopping) {
             tracing::warn!(slot = slot_number, pid = slot.pid(), %cause, "worker is gone");
         }
         let failed_start = matches!(cause, Cause::Spawn(_));
@@ -212,14 +217,15 @@ impl WorkerSupervisor {
         };
         slot.down(failed_start, settings);
         for job in slot.jobs.drain(..) {
-            let event = if during == Some(job) {
+            // A worker that was told to stop has not died of its job.
+            let event = if during == Some(job) && !self.stopping {
                 JobEvent::Lost
             } else {
                 JobEvent::Returned
             };
             self.coordinator.do_send(JobNews { job, event });
         }
-        if self.stop.is_some() {
+        if self.stopping {
             slot.enter(WorkerState::Off);
             return;
         }
@@ -233,7 +239,7 @@ impl WorkerSupervisor {
                 .slots
                 .get(slot_number)
                 .map(|slot| slot.generation);
-            if supervisor.stop.is_none() && current == Some(generation) {
+            if !supervisor.stopping && current == Some(generation) {
                 supervisor.start_worker(slot_number, context);
                 supervisor.announce_capacity(context);
             }
@@ -346,7 +352,7 @@ impl WorkerSupervisor {
     /// signal has ended would do so, and leave its socket behind.
     fn release_starts(&self) {
         let starting = |slot: &Slot| slot.state == WorkerState::Starting;
-        if self.stop.is_some() && self.slots.iter().any(starting) {
+        if self.stopping && self.slots.iter().any(starting) {
             // Reads /proc, which an actor must not wait for.
             thread::spawn(rescue::release_stuck_spawns);
         }
@@ -417,7 +423,7 @@ impl Handler<WorkerReport> for WorkerSupervisor {
             }
             (Event::Up(_) | Event::Down { .. }, Source::Thread(_)) => {}
         }
-        if self.stop.is_some() {
+        if self.stopping {
             self.finish_stop();
         } else {
             self.announce_capacity(context);
@@ -501,6 +507,7 @@ impl Handler<StopWorkers> for WorkerSupervisor {
     type Result = ();
 
     fn handle(&mut self, StopWorkers(stopped): StopWorkers, _: &mut Self::Context) {
+        self.stopping = true;
         self.stop = Some(stopped);
         for slot in &mut self.slots {
             let idle = [WorkerState::Waiting, WorkerState::Resting];

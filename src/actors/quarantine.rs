@@ -1,0 +1,54 @@
+//! What has ended its readers: pages and sessions that are not tried again for a
+//! while, and never in the server process.
+
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use crate::error::Error;
+
+/// Entries that are remembered; the oldest go first.
+const ENTRIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+/// How long an entry is answered with its error. After that it is tried again,
+/// by worker processes only.
+const TERM: Duration = Duration::from_secs(60);
+
+/// A bounded memory of what was given up, and why.
+pub(super) struct Quarantine<K: Hash + Eq> {
+    entries: LruCache<K, (Instant, Error)>,
+}
+
+impl<K: Hash + Eq> Default for Quarantine<K> {
+    fn default() -> Self {
+        Self {
+            entries: LruCache::new(ENTRIES),
+        }
+    }
+}
+
+impl<K: Hash + Eq> Quarantine<K> {
+    /// Remembers that `key` was given up.
+    pub(super) fn enter(&mut self, key: K, error: Error) {
+        self.entries.put(key, (Instant::now(), error));
+    }
+
+    /// The error of what is not to be tried again yet.
+    pub(super) fn refusal<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&Error>
+    where
+        K: Borrow<Q>,
+    {
+        let (since, error) = self.entries.peek(key)?;
+        (since.elapsed() < TERM).then_some(error)
+    }
+
+    /// Whether `key` was ever given up, as far as that is remembered.
+    pub(super) fn knows<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.contains(key)
+    }
+}
