@@ -108,3 +108,36 @@ fn gaps_leave_out_what_nobody_knows() {
     fs::remove_file(data.with_extension("tidx")).unwrap();
     assert_eq!(gaps(&path), []);
 }
+
+/// The last segment, too: a read beyond the one before it is told, and what is
+/// before that stays readable.
+#[test]
+fn a_last_segment_without_its_data_file_is_not_a_short_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = copy_of("multi_segment_mef3io", folder.path());
+    let before = open_session(&path).unwrap();
+    let channel = &before.channels[0];
+    let last = channel.segments.last().unwrap();
+    let data = before.data_file(&channel.name, &last.stem);
+    fs::remove_file(&data).unwrap();
+
+    let recording = open_session(&path).unwrap();
+    let left = &recording.channels[0];
+    assert_eq!(left.segments.len(), channel.segments.len() - 1);
+    assert_eq!(left.unreadable[0].stem, last.stem);
+    let missing = MefError::NotFound { path: data };
+    assert_eq!(left.unreadable[0].error, missing);
+
+    let reader = |start, end| {
+        let grid = Grid::new(Rule::Mef3io, start, end, left.sampling_frequency).unwrap();
+        ChannelReader::new(&recording, left, grid).map(|_| ())
+    };
+    assert_eq!(reader(left.start_uutc, left.end_uutc), Ok(()));
+    let lost = reader(last.start_uutc, last.end_uutc);
+    let expected = ReadError::UnreadableSegment {
+        channel: left.name.clone(),
+        segment: last.stem.clone(),
+        error: missing,
+    };
+    assert_eq!(lost, Err(expected));
+}

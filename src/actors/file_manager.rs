@@ -45,6 +45,8 @@ pub(crate) struct FileManager {
     supervisor: Addr<WorkerSupervisor>,
     settings: Settings,
     files: HashMap<String, OpenFile>,
+    /// Sessions that are being read, and who has asked for each: nobody, where
+    /// its files were seen to have changed.
     opening: HashMap<String, Vec<OpenReply>>,
     next_order: u64,
 }
@@ -100,8 +102,11 @@ impl FileManager {
             opened.await.map_err(|_| Error::Stopped)?
         };
         context.spawn(asked.into_actor(self).map(move |outcome, manager, _| {
-            let outcome = outcome.map(|recording| manager.enter(key.clone(), path, recording));
-            let waiting = manager.opening.remove(&key).unwrap_or_default();
+            let mut waiting = manager.opening.remove(&key).unwrap_or_default();
+            waiting.retain(|reply| !reply.is_closed());
+            if let Ok(recording) = &outcome {
+                manager.enter(key, path, recording, !waiting.is_empty());
+            }
             for (reply, number) in waiting.into_iter().zip(0..) {
                 let opened = outcome.clone().map(|recording| Opened {
                     recording,
@@ -113,37 +118,49 @@ impl FileManager {
         }));
     }
 
-    /// Enters a recording that was read, in place of an earlier state of it.
-    fn enter(
-        &mut self,
-        key: String,
-        path: PathBuf,
-        recording: Arc<PagedRecording>,
-    ) -> Arc<PagedRecording> {
-        log_opened(&recording);
+    /// Enters a recording that was read: in place of an earlier state of it, or
+    /// anew where somebody waits for it. What was closed meanwhile, or is
+    /// wanted by nobody any more, stays closed.
+    fn enter(&mut self, key: String, path: PathBuf, recording: &Arc<PagedRecording>, wanted: bool) {
         if let Some(file) = self.files.get_mut(&key) {
-            let old = std::mem::replace(&mut file.recording, Arc::clone(&recording));
+            log_opened(recording);
+            let old = std::mem::replace(&mut file.recording, Arc::clone(recording));
             self.forget_pages(old.id);
-            return recording;
+            return;
         }
+        if !wanted {
+            return;
+        }
+        log_opened(recording);
         self.next_order += 1;
         self.files.insert(
             key,
             OpenFile {
                 path,
-                recording: Arc::clone(&recording),
+                recording: Arc::clone(recording),
                 order: self.next_order,
                 segment_us: None,
                 active: None,
             },
         );
-        recording
     }
 
     fn forget_pages(&self, id: RecordingId) {
         // Sent without waiting for room: one each for an opening or closing.
         self.coordinator.do_send(CancelPredictions(id));
         self.cache.do_send(Purge(id));
+    }
+
+    /// Refuses more names than a read may have, before they are looked for.
+    fn check_channels(&self, names: usize) -> Result<(), Error> {
+        let most = self.settings.channels_per_read;
+        if names <= most {
+            return Ok(());
+        }
+        Err(Error::LimitExceeded {
+            limit: "limits.channels_per_read",
+            value: most as u64,
+        })
     }
 
     fn plan(
@@ -355,7 +372,7 @@ impl Handler<SetSegmentSize> for FileManager {
         let active = file.positions(file.active.as_deref().unwrap_or_default());
         let before = file
             .segment(0)
-            .map(|(start, end)| (start - (end - start), start));
+            .map(|(start, end)| (start.saturating_sub(end.saturating_sub(start)), start));
         if let (Ok(channels), Ok(window)) = (active, before)
             && let Ok(plan) = self.plan(file, channels, window, Rule::Pymef, Pattern::Segments)
         {
@@ -402,6 +419,7 @@ impl Handler<SetActiveChannels> for FileManager {
     type Result = Result<ActiveChannels, Error>;
 
     fn handle(&mut self, message: SetActiveChannels, _: &mut Self::Context) -> Self::Result {
+        self.check_channels(message.names.len())?;
         let file = self.file_mut(&message.key)?;
         let recording = &file.recording.recording;
         let (known, unknown): (Vec<_>, Vec<_>) = message
@@ -475,6 +493,7 @@ impl Handler<PlanRange> for FileManager {
 
     fn handle(&mut self, range: PlanRange, _: &mut Self::Context) -> Self::Result {
         let file = self.file(&range.key)?;
+        self.check_channels(range.channels.len())?;
         let channels = file.positions(&range.channels)?;
         let window = (range.start_uutc, range.end_uutc);
         self.plan(file, channels, window, range.rule, Pattern::Windows)

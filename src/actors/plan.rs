@@ -130,11 +130,11 @@ impl ReadPlan {
     }
 
     /// Every page that the whole read needs, each once, earliest row first, as
-    /// far as they stay within a number of decoded bytes.
-    pub(crate) fn pages(&self, max_bytes: usize) -> Vec<PageKey> {
+    /// far as a budget of decoded bytes reaches. They are taken from it; what
+    /// does not fit ends it.
+    pub(crate) fn pages(&self, budget: &mut usize) -> Vec<PageKey> {
         let mut seen = HashSet::new();
         let mut pages = Vec::new();
-        let mut bytes = 0usize;
         for &position in self.channels.iter() {
             let Some(channel) = self.recording.channel(position) else {
                 continue;
@@ -149,8 +149,9 @@ impl ReadPlan {
                     .recording
                     .run_of(&key)
                     .map_or(0, |(_, _, run)| run.samples);
-                bytes = bytes.saturating_add(samples as usize * size_of::<i32>());
-                if bytes > max_bytes {
+                let rest = budget.checked_sub(samples as usize * size_of::<i32>());
+                *budget = rest.unwrap_or(0);
+                if rest.is_none() {
                     return pages;
                 }
                 pages.push(key);

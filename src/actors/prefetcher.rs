@@ -111,7 +111,7 @@ impl Handler<Observed> for Prefetcher {
             return;
         }
         let coordinator = self.coordinator.clone();
-        let max_bytes = self.settings.prefetch_bytes;
+        let mut budget = self.settings.prefetch_bytes;
         // Walking the indices of hundreds of channels is not an actor's work.
         tokio::task::spawn_blocking(move || {
             let mut pages = Vec::new();
@@ -122,7 +122,7 @@ impl Handler<Observed> for Prefetcher {
                         grid,
                         ..plan.clone()
                     };
-                    pages.extend(window.pages(max_bytes));
+                    pages.extend(window.pages(&mut budget));
                 }
             }
             // A coordinator without room has better things to do.

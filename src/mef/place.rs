@@ -218,7 +218,8 @@ impl Placement {
         match grid.rule {
             Rule::Mef3io => {
                 let duration = super::index::duration_us(samples, grid.sampling_frequency);
-                // A block without samples by the index is left to its header.
+                // Empty by the index: looked at all the same, since a header that
+                // says otherwise is damage.
                 let shown = samples == 0
                     || (start_uutc.saturating_add(duration) > grid.start_uutc
                         && start_uutc < grid.end_uutc);
@@ -284,7 +285,8 @@ fn pymef_run(grid: &Grid, channel: &Channel) -> Option<(BlockPosition, BlockPosi
         })
     });
     let stop = inner_blocks
-        .filter(|(position, entry)| *position > first && *position < last && entry.start_uutc >= t0)
+        .take_while(|(position, _)| *position < last)
+        .filter(|(position, entry)| *position > first && entry.start_uutc >= t0)
         .find(|(_, entry)| ends_at(*entry) >= t1 as f64);
     if let Some((position, _)) = stop {
         last = position;

@@ -71,6 +71,7 @@ impl Recording {
                 !channel.segments.is_empty()
                     && channel.sampling_frequency.is_finite()
                     && channel.sampling_frequency > 0.0
+                    && channel.start_uutc <= channel.end_uutc
                     && channel.segments.iter().all(|s| s.index.is_consistent())
             })
     }

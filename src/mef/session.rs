@@ -138,16 +138,11 @@ fn read_channel(folder: &Path, name: &str, recording: &mut Recording) -> Result<
 
 /// Reads all segments of a channel, in order of their numbers.
 fn read_segments(channel: &Path) -> Result<Segments, MefError> {
-    let found = segment_folders(channel)?;
-    let last = found.last().map(|(number, _, _)| *number);
     let mut segments = Segments::default();
-    for (number, stem, folder) in found {
+    for (number, stem, folder) in segment_folders(channel)? {
         match read_segment(&folder, &stem) {
             Ok(parts) => segments.add(number, stem, parts),
             Err(error @ MefError::Encrypted { .. }) => return Err(error),
-            // A segment is created file by file: the last one may be on its way.
-            Err(MefError::NotFound { .. })
-                if Some(number) == last && !segments.readable.is_empty() => {}
             Err(error) => segments.unreadable.push(UnreadableSegment {
                 number,
                 stem,
@@ -174,10 +169,10 @@ impl Segments {
             waiting.not_after = Some(start_uutc);
         }
         let (start, end) = span_of(&metadata, &index).unwrap_or((start_uutc, end_uutc));
-        let span = self
-            .span
-            .map_or((start, end), |(s, e)| (s.min(start), e.max(end)));
-        self.span = Some(span);
+        let (first, last) = self.span.unwrap_or((start, end));
+        let first = first.min(start);
+        // Metadata may name an end before the start; nothing is reversed here.
+        self.span = Some((first, last.max(end).max(first)));
         if self.readable.is_empty() {
             self.subject = metadata.subject;
         }
