@@ -21,10 +21,10 @@ use super::quarantine::Quarantine;
 use super::settings::Settings;
 use super::supervisor::{RunJob, WorkerSupervisor};
 use crate::error::Error;
-use crate::mef::MefError;
+use crate::mef::{Channel, MefError, Segment};
 use crate::worker::bridge::JobEvent;
 use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId};
-use crate::worker::protocol::{Job, JobId, PageOutcome, SegmentWork, Work};
+use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, PlannedBlock, SegmentWork, Work};
 
 /// Readers that may die of a page or a session before it is given up.
 const MAX_ATTEMPTS: u32 = 2;
@@ -227,20 +227,20 @@ impl Coordinator {
             let Some(recording) = self.flights.recording(key) else {
                 continue;
             };
-            let Some((channel, segment, run)) = recording.run_of(key) else {
+            let Some((channel, segment, page)) = page_work(recording, key) else {
                 continue;
             };
             let place = (key.recording, key.channel, key.segment);
             if last.replace(place) == Some(place)
                 && let Some(current) = work.last_mut()
             {
-                current.runs.push(run);
+                current.pages.push(page);
             } else {
                 work.push(SegmentWork {
                     channel_folder: recording.channel_folder(channel),
                     stem: segment.stem.clone(),
                     identity: segment.identity,
-                    runs: vec![run],
+                    pages: vec![page],
                 });
             }
         }
@@ -347,6 +347,26 @@ impl Coordinator {
             attempts,
         }
     }
+}
+
+/// What a page holds by the index, with its channel and segment.
+fn page_work<'a>(
+    recording: &'a PagedRecording,
+    key: &PageKey,
+) -> Option<(&'a Channel, &'a Segment, PageWork)> {
+    let (channel, segment, run) = recording.run_of(key)?;
+    let positions = (run.first_block as usize..).take(run.blocks as usize);
+    let entries = positions.filter_map(|block| segment.index.get(block));
+    let page = PageWork {
+        first_block: run.first_block,
+        blocks: entries
+            .map(|entry| PlannedBlock {
+                start_uutc: entry.start_uutc,
+                samples: entry.samples,
+            })
+            .collect(),
+    };
+    Some((channel, segment, page))
 }
 
 /// What the loss of a job costs its first unanswered page.

@@ -11,8 +11,8 @@ use crate::actors::plan::ReadPlan;
 use crate::actors::prefetcher::{Observed, Prefetcher};
 use crate::actors::tree::Addresses;
 use crate::error::Error;
-use crate::mef::{BlockPosition, Placement, check_readable};
-use crate::worker::page::{Page, PageKey};
+use crate::mef::{BlockPosition, Placement, check_readable, duration_us};
+use crate::worker::page::{Page, PageKey, PagedRecording};
 
 /// Number of a chunk within its read.
 type ChunkNumber = u64;
@@ -20,7 +20,8 @@ type ChunkNumber = u64;
 /// The pages of a read, chunk of columns by chunk of columns.
 ///
 /// A page that several chunks need is asked for once and held from the first to
-/// the last of them, whatever the cache does meanwhile.
+/// the last of them, whatever the cache does meanwhile, as long as what is held
+/// stays within its limit.
 pub(crate) struct ReadAhead {
     coordinator: Addr<Coordinator>,
     prefetcher: Addr<Prefetcher>,
@@ -46,12 +47,14 @@ struct Coming {
     answer: oneshot::Receiver<Fetched>,
 }
 
-/// A page that a coming chunk needs.
+/// A page that a coming chunk needs, or one that is still to be planned.
 struct Held {
     /// Empty until it comes.
     page: Option<Arc<Page>>,
     bytes: usize,
     last_use: ChunkNumber,
+    /// The end of its last block, uUTC.
+    end_uutc: i64,
 }
 
 /// A range of columns with its pages.
@@ -122,7 +125,13 @@ impl ReadAhead {
         let rows: Option<Vec<_>> = rows.collect();
         // Every page was asked for by this chunk or by one before it.
         let rows = rows.ok_or(Error::Stopped)?;
-        self.held.retain(|_, held| held.last_use > chunk.number);
+        // The chunk after the last that was planned may need a page again; times
+        // that lie far ahead must not fill the memory.
+        let planned_until = self.plan.grid.time_bound(self.next_column, -1.0);
+        let full = self.held_bytes() > self.max_bytes;
+        self.held.retain(|_, held| {
+            held.last_use > chunk.number || (!full && held.end_uutc > planned_until)
+        });
         Ok(Some(Chunk {
             first_column: chunk.first_column,
             columns: chunk.columns,
@@ -203,12 +212,14 @@ impl ReadAhead {
     fn note(&mut self, chunk: Coming) {
         for &(_, key) in chunk.rows.iter().flatten() {
             let recording = &self.plan.recording;
-            let held = self.held.entry(key).or_insert_with(|| Held {
-                page: None,
-                bytes: recording
-                    .run_of(&key)
-                    .map_or(0, |(_, _, run)| run.samples as usize * 4),
-                last_use: chunk.number,
+            let held = self.held.entry(key).or_insert_with(|| {
+                let (bytes, end_uutc) = size_and_end(recording, &key);
+                Held {
+                    page: None,
+                    bytes,
+                    last_use: chunk.number,
+                    end_uutc,
+                }
             });
             held.last_use = chunk.number;
         }
@@ -216,4 +227,18 @@ impl ReadAhead {
         self.next_chunk += 1;
         self.coming.push_back(chunk);
     }
+}
+
+/// Bytes of a page's samples, and the end of its last block in uUTC.
+fn size_and_end(recording: &PagedRecording, key: &PageKey) -> (usize, i64) {
+    let Some((channel, segment, run)) = recording.run_of(key) else {
+        return (0, i64::MIN);
+    };
+    let bytes = run.samples as usize * size_of::<i32>();
+    let last = run.first_block as usize + (run.blocks as usize).saturating_sub(1);
+    let end_uutc = segment.index.get(last).map_or(i64::MIN, |entry| {
+        let duration = duration_us(entry.samples, channel.sampling_frequency);
+        entry.start_uutc.saturating_add(duration)
+    });
+    (bytes, end_uutc)
 }

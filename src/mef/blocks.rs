@@ -96,9 +96,9 @@ impl SegmentReader {
         }
     }
 
-    /// Number of blocks in the index.
-    pub fn blocks(&self) -> usize {
-        self.segment.index.len()
+    /// What the index says of a block.
+    pub fn block(&self, block: usize) -> Option<BlockEntry> {
+        self.segment.index.get(block)
     }
 
     /// Bytes that the index takes in memory.
@@ -229,21 +229,17 @@ impl SegmentReader {
         if bytes.len() < BLOCK_HEADER_BYTES {
             return Err(BlockError::Length(entry.bytes));
         }
-        let before = samples.len();
-        let facts = decoder.decode(bytes, samples)?;
-        let start_uutc =
-            time::absolute(facts.stored_start_time, self.segment.recording_time_offset);
-        let mismatch = if start_uutc != Some(entry.start_uutc) {
-            Some(IndexField::StartTime)
-        } else if facts.samples != entry.samples {
-            Some(IndexField::Samples)
-        } else {
-            None
-        };
-        if let Some(field) = mismatch {
-            samples.truncate(before);
-            return Err(BlockError::IndexMismatch(field));
-        }
+        let offset = self.segment.recording_time_offset;
+        let facts = decoder.decode_if(bytes, samples, |facts| {
+            let start_uutc = time::absolute(facts.stored_start_time, offset);
+            if start_uutc != Some(entry.start_uutc) {
+                Err(BlockError::IndexMismatch(IndexField::StartTime))
+            } else if facts.samples != entry.samples {
+                Err(BlockError::IndexMismatch(IndexField::Samples))
+            } else {
+                Ok(())
+            }
+        })?;
         Ok(DecodedBlock {
             start_uutc: entry.start_uutc,
             samples: facts.samples,

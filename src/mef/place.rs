@@ -120,7 +120,7 @@ impl Grid {
 
     /// The time of the sample at `distance` columns from the start, widened by
     /// two columns and two microseconds: a safe bound for a search by time.
-    fn time_bound(&self, column: u64, outward: f64) -> i64 {
+    pub(crate) fn time_bound(&self, column: u64, outward: f64) -> i64 {
         let columns = column as f64 + 2.0 * outward;
         let distance = columns * 1e6 / self.sampling_frequency + 2.0 * outward;
         self.start_uutc.saturating_add(distance as i64)

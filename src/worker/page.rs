@@ -143,7 +143,7 @@ fn page_starts(samples: &[u32], target_samples: u32) -> Box<[u32]> {
 }
 
 /// Consecutive blocks of one segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockRun {
     /// Position of the first block in the segment's index.
     pub first_block: u32,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::page::{BlockRun, Page};
+use super::page::Page;
 use crate::mef::{DecodedBlock, MefError, Recording, SegmentIdentity};
 
 /// Numbers a job within the server's life.
@@ -41,8 +41,26 @@ pub(crate) struct SegmentWork {
     pub stem: String,
     /// The files that the recording was opened from.
     pub identity: SegmentIdentity,
-    /// The blocks of each page.
-    pub runs: Vec<BlockRun>,
+    /// What each page holds.
+    pub pages: Vec<PageWork>,
+}
+
+/// The blocks of one page, as the index had them when the recording was opened.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PageWork {
+    /// Position of the first block in the segment's index.
+    pub first_block: u32,
+    /// Every block.
+    pub blocks: Vec<PlannedBlock>,
+}
+
+/// What the index says of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlannedBlock {
+    /// Time of the first sample, absolute uUTC.
+    pub start_uutc: i64,
+    /// Number of samples.
+    pub samples: u32,
 }
 
 /// From the server to a worker.
@@ -111,8 +129,8 @@ pub(crate) enum Lie {
         /// The page that was due.
         expected: u32,
     },
-    /// Number of blocks or samples is not that of the index.
-    #[error("page {0} has other blocks or samples than the index")]
+    /// Number, times or samples of the blocks are not those of the index.
+    #[error("page {0} has other blocks than the index")]
     Blocks(u32),
     /// The payload's length is not that of the headers' samples.
     #[error("payload of {got} bytes, {expected} were announced")]
@@ -143,23 +161,27 @@ pub(crate) type PageOutcome = (u32, Result<Page, MefError>);
 #[derive(Debug)]
 pub(crate) struct JobCheck {
     job: Arc<Job>,
-    runs: Vec<BlockRun>,
+    /// Position of each page in the job: its segment, and its place there.
+    pages: Vec<(usize, usize)>,
     answered: u32,
     opened: bool,
 }
 
 impl JobCheck {
     pub(crate) fn new(job: Arc<Job>) -> Self {
-        let runs = match &job.work {
+        let pages = match &job.work {
             Work::Open(_) => Vec::new(),
             Work::Decode(segments) => segments
                 .iter()
-                .flat_map(|segment| segment.runs.iter().copied())
+                .enumerate()
+                .flat_map(|(number, segment)| {
+                    (0..segment.pages.len()).map(move |page| (number, page))
+                })
                 .collect(),
         };
         Self {
             job,
-            runs,
+            pages,
             answered: 0,
             opened: false,
         }
@@ -167,6 +189,15 @@ impl JobCheck {
 
     pub(crate) fn job_id(&self) -> JobId {
         self.job.id
+    }
+
+    /// What was ordered as a page of the job.
+    fn page(&self, number: u32) -> Option<&PageWork> {
+        let &(segment, page) = self.pages.get(number as usize)?;
+        match &self.job.work {
+            Work::Open(_) => None,
+            Work::Decode(segments) => segments.get(segment)?.pages.get(page),
+        }
     }
 
     fn check_job(&self, got: JobId) -> Result<(), Lie> {
@@ -208,12 +239,12 @@ impl JobCheck {
                     expected,
                 });
             }
-            let run = self.runs.get(expected as usize).ok_or(Lie::Page {
+            let page = self.page(expected).ok_or(Lie::Page {
                 got: header.page,
                 expected,
             })?;
             if let Ok(blocks) = &header.blocks
-                && !matches_run(blocks, run)
+                && !are_as_planned(blocks, &page.blocks)
             {
                 return Err(Lie::Blocks(header.page));
             }
@@ -244,12 +275,12 @@ impl JobCheck {
                     .ok_or(Lie::Blocks(header.page))?;
                 rest = tail;
                 let page = header.page;
-                let run = self.runs.get(page as usize).ok_or(Lie::Blocks(page))?;
+                let work = self.page(page).ok_or(Lie::Blocks(page))?;
                 let outcome = match header.blocks {
                     Err(error) => Err(error),
                     Ok(blocks) => {
                         let samples = bytemuck::pod_collect_to_vec(samples).into_boxed_slice();
-                        let whole = Page::new(run.first_block, blocks, samples);
+                        let whole = Page::new(work.first_block, blocks, samples);
                         Ok(whole.ok_or(Lie::Blocks(page))?)
                     }
                 };
@@ -263,9 +294,9 @@ impl JobCheck {
         self.check_job(id)?;
         let complete = match self.job.work {
             Work::Open(_) => self.opened,
-            Work::Decode(_) => self.answered as usize == self.runs.len(),
+            Work::Decode(_) => self.answered as usize == self.pages.len(),
         };
-        let expected = self.runs.len() as u32;
+        let expected = self.pages.len() as u32;
         let got = self.answered;
         if complete {
             Ok(())
@@ -275,29 +306,29 @@ impl JobCheck {
     }
 }
 
-/// Each block has the samples of the index, or is damaged and has none.
-fn matches_run(blocks: &[DecodedBlock], run: &BlockRun) -> bool {
-    let promised = |block: &DecodedBlock| match &block.damage {
-        None => Some(block.samples),
-        Some(damage) => (block.samples == 0).then_some(damage.samples),
+/// Each block begins when the index says and has the samples that it promises,
+/// or is damaged, has none, and promises the same.
+fn are_as_planned(blocks: &[DecodedBlock], planned: &[PlannedBlock]) -> bool {
+    let fits = |(block, planned): (&DecodedBlock, &PlannedBlock)| {
+        let samples = match &block.damage {
+            None => Some(block.samples),
+            Some(damage) => (block.samples == 0).then_some(damage.samples),
+        };
+        block.start_uutc == planned.start_uutc && samples == Some(planned.samples)
     };
-    let samples: Option<u64> = blocks
-        .iter()
-        .map(|block| promised(block).map(u64::from))
-        .sum();
-    blocks.len() == run.blocks as usize && samples == Some(run.samples)
+    blocks.len() == planned.len() && blocks.iter().zip(planned).all(fits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mef::{BlockDamage, BlockError};
 
     fn job() -> Arc<Job> {
         let identity = any_identity();
-        let run = |first_block, blocks, samples| BlockRun {
+        let page = |first_block, samples: &[u32]| PageWork {
             first_block,
-            blocks,
-            samples,
+            blocks: samples.iter().zip(0..).map(planned).collect(),
         };
         Arc::new(Job {
             id: 7,
@@ -305,7 +336,7 @@ mod tests {
                 channel_folder: "s.mefd/c.timd".into(),
                 stem: "c-000000".into(),
                 identity,
-                runs: vec![run(0, 1, 2), run(1, 1, 3)],
+                pages: vec![page(0, &[2]), page(1, &[1, 2])],
             }]),
         })
     }
@@ -318,22 +349,43 @@ mod tests {
         serde_json::from_value(serde_json::json!({ "index": file, "data": file })).unwrap()
     }
 
-    fn header(page: u32, samples: u32) -> PageHeader {
-        let block = DecodedBlock {
-            start_uutc: 0,
+    /// A block of so many samples, in the given place of its page.
+    fn planned((&samples, place): (&u32, i64)) -> PlannedBlock {
+        PlannedBlock {
+            start_uutc: place * 1000,
             samples,
+        }
+    }
+
+    fn header(page: u32, samples: &[u32]) -> PageHeader {
+        let blocks = samples.iter().zip(0..).map(planned);
+        let blocks = blocks.map(|block| DecodedBlock {
+            start_uutc: block.start_uutc,
+            samples: block.samples,
             damage: None,
-        };
+        });
         PageHeader {
             page,
-            blocks: Ok(vec![block]),
+            blocks: Ok(blocks.collect()),
+        }
+    }
+
+    fn damaged(samples: u32, lost: u32) -> DecodedBlock {
+        DecodedBlock {
+            start_uutc: 0,
+            samples,
+            damage: Some(BlockDamage {
+                file_offset: 1024,
+                samples: lost,
+                error: BlockError::StreamEnd,
+            }),
         }
     }
 
     #[test]
     fn an_honest_worker_is_believed() {
         let mut check = JobCheck::new(job());
-        let headers = vec![header(0, 2), header(1, 3)];
+        let headers = vec![header(0, &[2]), header(1, &[1, 2])];
         assert_eq!(check.headers(7, &headers), Ok(20));
         let pages = check.pages(headers, &[1; 20]).unwrap();
         assert_eq!(pages.len(), 2);
@@ -345,23 +397,44 @@ mod tests {
         let check = || JobCheck::new(job());
         assert!(matches!(check().headers(8, &[]), Err(Lie::Job { .. })));
         assert!(matches!(
-            check().headers(7, &[header(1, 3)]),
+            check().headers(7, &[header(1, &[1, 2])]),
             Err(Lie::Page { .. })
         ));
-        assert_eq!(check().headers(7, &[header(0, 3)]), Err(Lie::Blocks(0)));
-        let too_many = [header(0, 2), header(1, 3), header(2, 1)];
+        assert_eq!(check().headers(7, &[header(0, &[3])]), Err(Lie::Blocks(0)));
+        let too_many = [header(0, &[2]), header(1, &[1, 2]), header(2, &[1])];
         assert!(matches!(
             check().headers(7, &too_many),
             Err(Lie::Page { .. })
         ));
         assert!(matches!(check().done(7), Err(Lie::Incomplete { .. })));
         assert!(matches!(
-            check().pages(vec![header(0, 2)], &[0; 7]),
+            check().pages(vec![header(0, &[2])], &[0; 7]),
             Err(Lie::Payload {
                 got: 7,
                 expected: 8
             })
         ));
         assert_eq!(check().opened(7, None), Err(Lie::Kind));
+    }
+
+    #[test]
+    fn each_block_is_compared_with_the_index() {
+        let answer = |headers: &[PageHeader]| JobCheck::new(job()).headers(7, headers);
+        let lies = |page| Err(Lie::Blocks(page));
+        // The sum is right, the blocks are not.
+        let swapped = header(1, &[2, 1]);
+        assert_eq!(answer(&[header(0, &[2]), swapped]), lies(1));
+        assert_eq!(answer(&[header(0, &[1, 1])]), lies(0));
+        let mut late = header(0, &[2]);
+        late.blocks.as_mut().unwrap()[0].start_uutc += 1;
+        assert_eq!(answer(&[late]), lies(0));
+
+        let with = |block| PageHeader {
+            page: 0,
+            blocks: Ok(vec![block]),
+        };
+        assert_eq!(answer(&[with(damaged(0, 2))]), Ok(0));
+        assert_eq!(answer(&[with(damaged(0, 3))]), lies(0));
+        assert_eq!(answer(&[with(damaged(2, 2))]), lies(0));
     }
 }

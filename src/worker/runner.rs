@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use lru::LruCache;
 
-use super::page::BlockRun;
-use super::protocol::{Job, JobId, PageHeader, Reply, SegmentWork, Work};
+use super::protocol::{Job, JobId, PageHeader, PageWork, Reply, SegmentWork, Work};
 use crate::mef::{DecodedBlock, MefError, Scratch, SegmentReader, open_session};
 
 /// Samples after which a job's pages are sent while the rest is decoded:
@@ -100,9 +99,9 @@ impl Runner {
         let mut page = 0;
         for work in segments {
             let mut ready = self.prepare(work);
-            for run in &work.runs {
+            for ordered in &work.pages {
                 let blocks = match &mut ready {
-                    Ok(()) => self.decode_run(work, run, &mut samples),
+                    Ok(()) => self.decode_page(work, ordered, &mut samples),
                     Err(error) => Err(error.clone()),
                 };
                 headers.push(PageHeader { page, blocks });
@@ -124,21 +123,16 @@ impl Runner {
     /// was opened from.
     fn prepare(&mut self, work: &SegmentWork) -> Result<(), MefError> {
         let key = (work.channel_folder.clone(), work.stem.clone());
-        let needed = work
-            .runs
-            .iter()
-            .map(|run| run.first_block as usize + run.blocks as usize);
-        let blocks = needed.max().unwrap_or(0);
         if let Some(reader) = self.segments.get(&key)
             && reader.is_current()?
-            && reader.blocks() >= blocks
+            && holds(reader, &work.pages)
         {
             return reader.check_identity(&work.identity);
         }
         self.forget(&key);
         let reader = SegmentReader::open(&work.channel_folder, &work.stem)?;
         reader.check_identity(&work.identity)?;
-        if reader.blocks() < blocks {
+        if !holds(&reader, &work.pages) {
             return Err(reader.changed());
         }
         self.index_bytes += reader.memory();
@@ -154,10 +148,10 @@ impl Runner {
         Ok(())
     }
 
-    fn decode_run(
+    fn decode_page(
         &mut self,
         work: &SegmentWork,
-        run: &BlockRun,
+        page: &PageWork,
         samples: &mut Vec<i32>,
     ) -> Result<Vec<DecodedBlock>, MefError> {
         let key = (work.channel_folder.clone(), work.stem.clone());
@@ -166,8 +160,8 @@ impl Runner {
                 path: work.channel_folder.join(&work.stem),
             });
         };
-        let mut blocks = Vec::with_capacity(run.blocks as usize);
-        let (first, count) = (run.first_block as usize, run.blocks as usize);
+        let (first, count) = (page.first_block as usize, page.blocks.len());
+        let mut blocks = Vec::with_capacity(count);
         reader.decode(first, count, &mut self.scratch, samples, &mut blocks);
         Ok(blocks)
     }
@@ -177,6 +171,19 @@ impl Runner {
             self.index_bytes -= reader.memory();
         }
     }
+}
+
+/// Whether the segment's index still says of the pages' blocks what it said when
+/// the recording was opened.
+fn holds(reader: &SegmentReader, pages: &[PageWork]) -> bool {
+    pages.iter().all(|page| {
+        let positions = page.first_block as usize..;
+        page.blocks.iter().zip(positions).all(|(planned, block)| {
+            reader.block(block).is_some_and(|entry| {
+                (entry.start_uutc, entry.samples) == (planned.start_uutc, planned.samples)
+            })
+        })
+    })
 }
 
 /// The text of a panic, as far as it has one.

@@ -55,6 +55,20 @@ impl Decoder {
         block: &[u8],
         samples: &mut Vec<i32>,
     ) -> Result<BlockFacts, BlockError> {
+        self.decode_if(block, samples, |_| Ok(()))
+    }
+
+    /// As [`decode`](Self::decode), unless `accept` refuses the header's facts:
+    /// a block that is not the expected one costs no decoding.
+    ///
+    /// # Errors
+    /// [`BlockError`] with the check that failed, or that of `accept`.
+    pub fn decode_if(
+        &mut self,
+        block: &[u8],
+        samples: &mut Vec<i32>,
+        accept: impl FnOnce(&BlockFacts) -> Result<(), BlockError>,
+    ) -> Result<BlockFacts, BlockError> {
         let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
         let (header, payload) =
             BlockHeader::ref_from_prefix(block).map_err(|_| BlockError::Length(length))?;
@@ -71,6 +85,7 @@ impl Decoder {
             samples: header.number_of_samples.get(),
             discontinuity: header.flags & FLAG_DISCONTINUITY != 0,
         };
+        accept(&facts)?;
         if facts.samples == 0 {
             return Ok(facts);
         }
