@@ -39,9 +39,6 @@ const MAX_JOB_SAMPLES: u64 = 256 * 1024;
 /// request comes.
 const MAX_PREDICTED_PAGES: usize = 16;
 
-/// Requests that may wait for one page, on average over the pages that may be in
-/// flight.
-const WAITERS_PER_PAGE: usize = 4;
 /// Wait before a job that nobody could take is offered again.
 const RETURN_PAUSE: Duration = Duration::from_millis(2);
 
@@ -283,8 +280,7 @@ impl Coordinator {
         self.cache.do_send(Store { pages: decoded });
     }
 
-    /// Puts the rest of a job back, with `charge` deciding about its first
-    /// unanswered page.
+    /// Puts the rest of a job back.
     fn put_back(&mut self, running: Running, charge: Charge) {
         match running.kind {
             Kind::Open(None) => {}
@@ -369,7 +365,7 @@ fn page_work<'a>(
     Some((channel, segment, page))
 }
 
-/// What the loss of a job costs its first unanswered page.
+/// What the end of a job costs what was alone in it.
 #[derive(PartialEq)]
 enum Charge {
     /// Nothing: the job was never started.
@@ -434,13 +430,7 @@ impl Handler<Fetch> for Coordinator {
             pages,
             reply,
         } = fetch;
-        let most_waiters = self.queued_pages.saturating_mul(WAITERS_PER_PAGE);
-        if self.flights.waiters() + pages.len() > most_waiters {
-            self.flights.sweep();
-        }
-        let too_many = self.flights.len() + pages.len() > self.queued_pages
-            || self.flights.waiters() + pages.len() > most_waiters;
-        if too_many {
+        if !self.flights.has_room(pages.len(), self.queued_pages) {
             self.statistics.refused += 1;
             let _ = reply.send(Err(Error::LimitExceeded {
                 limit: "limits.queued_pages",

@@ -10,6 +10,10 @@ use super::quarantine::Quarantine;
 use crate::error::Error;
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
+/// Requests that may wait for one page, on average over the pages that may be in
+/// flight.
+const WAITERS_PER_PAGE: usize = 4;
+
 /// Why a page is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -187,14 +191,20 @@ impl Flights {
         });
     }
 
-    /// Number of places in which requests wait for a page.
-    pub(crate) fn waiters(&self) -> usize {
-        self.waiters
+    /// Whether a request of so many pages may be taken in, where `limit` pages
+    /// may be in flight.
+    pub(crate) fn has_room(&mut self, pages: usize, limit: usize) -> bool {
+        let most_waiters = limit.saturating_mul(WAITERS_PER_PAGE);
+        if self.waiters.saturating_add(pages) > most_waiters {
+            self.sweep();
+        }
+        self.flights.len().saturating_add(pages) <= limit
+            && self.waiters.saturating_add(pages) <= most_waiters
     }
 
     /// Forgets requests that were cancelled. Their pages stay in flight until
     /// their turn comes.
-    pub(crate) fn sweep(&mut self) {
+    fn sweep(&mut self) {
         self.requests
             .retain(|_, request| !request.reply.is_closed());
         self.waiters = 0;
@@ -361,5 +371,115 @@ impl Flight {
             attempts: 0,
             predicted_for: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mef::{ChannelOptions, SessionOptions, SessionWriter, open_session};
+
+    /// A recording of eight pages of one block, and their keys.
+    fn recording() -> (Arc<PagedRecording>, Vec<PageKey>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.mefd");
+        let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+        let options = ChannelOptions {
+            block_samples: Some(100),
+            ..ChannelOptions::new("c", 100.0)
+        };
+        let mut channel = session.channel(options).unwrap();
+        let samples: Vec<i32> = (0..800).collect();
+        channel.write(1_000_000_000_000_000, &samples).unwrap();
+        channel.finish().unwrap();
+        let recording = PagedRecording::new(open_session(&path).unwrap(), 100);
+        let keys = (0..8).filter_map(|block| recording.page_of(0, 0, block));
+        let keys: Vec<_> = keys.collect();
+        assert_eq!(keys.len(), 8);
+        (Arc::new(recording), keys)
+    }
+
+    fn asked(
+        flights: &mut Flights,
+        recording: &Arc<PagedRecording>,
+        keys: &[PageKey],
+    ) -> oneshot::Receiver<Fetched> {
+        let (reply, answer) = oneshot::channel();
+        let (new, _) = flights.request(recording, keys, reply);
+        for key in new {
+            flights.enqueue(key);
+        }
+        answer
+    }
+
+    #[test]
+    fn a_suspect_page_goes_alone() {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let _answer = asked(&mut flights, &recording, &keys[..4]);
+        let mut take = || flights.take(Class::Request, 64, u64::MAX);
+        assert_eq!(take(), (keys[..4].to_vec(), false));
+        for &key in keys[1..3].iter().rev() {
+            flights.suspect(key);
+            flights.return_to_queue(key);
+        }
+        let _more = asked(&mut flights, &recording, &keys[4..]);
+        let mut take = || flights.take(Class::Request, 64, u64::MAX);
+        assert_eq!(take(), (vec![keys[1]], true));
+        assert_eq!(take(), (vec![keys[2]], true));
+        assert_eq!(take(), (keys[4..].to_vec(), false));
+    }
+
+    #[test]
+    fn a_page_that_was_given_up_is_refused_without_a_job() {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let mut first = asked(&mut flights, &recording, &keys[..1]);
+        flights.take(Class::Request, 1, u64::MAX);
+        flights.give_up(keys[0], Error::Stopped);
+        for answer in [&mut first, &mut asked(&mut flights, &recording, &keys[..1])] {
+            let pages = answer.try_recv().unwrap().unwrap();
+            assert!(matches!(pages[..], [Err(Error::Stopped)]));
+        }
+        assert_eq!(flights.len(), 0);
+        assert!(flights.take(Class::Request, 1, u64::MAX).0.is_empty());
+    }
+
+    #[test]
+    fn cancelled_requests_are_swept_out_and_their_pages_dropped() {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let kept = asked(&mut flights, &recording, &keys[..2]);
+        drop(asked(&mut flights, &recording, &keys));
+        assert_eq!(flights.waiters, 10);
+        flights.sweep();
+        assert_eq!(flights.waiters, 2);
+        let (taken, _) = flights.take(Class::Request, 64, u64::MAX);
+        assert_eq!(taken, keys[..2]);
+        assert_eq!(flights.len(), 2, "what nobody wants is dropped");
+        for &key in &keys[..2] {
+            flights.complete(key, &Err(Error::Stopped));
+        }
+        assert_eq!((flights.len(), flights.waiters), (0, 0));
+        drop(kept);
+    }
+
+    #[test]
+    fn pages_in_flight_and_those_who_wait_for_them_have_limits() {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let mut answers = Vec::new();
+        for _ in 0..4 {
+            assert!(flights.has_room(2, 4));
+            answers.push(asked(&mut flights, &recording, &keys[..2]));
+        }
+        assert!(!flights.has_room(3, 4), "five pages in flight");
+        for _ in 0..4 {
+            assert!(flights.has_room(2, 4));
+            answers.push(asked(&mut flights, &recording, &keys[..2]));
+        }
+        assert!(!flights.has_room(1, 4), "17 places to wait");
+        answers.pop();
+        assert!(flights.has_room(2, 4), "who went away takes no place");
     }
 }

@@ -40,8 +40,15 @@ impl<K: Hash + Eq> Quarantine<K> {
     where
         K: Borrow<Q>,
     {
+        self.refusal_at(key, Instant::now())
+    }
+
+    fn refusal_at<Q: Hash + Eq + ?Sized>(&self, key: &Q, now: Instant) -> Option<&Error>
+    where
+        K: Borrow<Q>,
+    {
         let (since, error) = self.entries.peek(key)?;
-        (since.elapsed() < TERM).then_some(error)
+        (now.saturating_duration_since(*since) < TERM).then_some(error)
     }
 
     /// Whether `key` was ever given up, as far as that is remembered.
@@ -50,5 +57,31 @@ impl<K: Hash + Eq> Quarantine<K> {
         K: Borrow<Q>,
     {
         self.entries.contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_is_refused_for_its_term_and_known_after_it() {
+        let mut quarantine = Quarantine::default();
+        quarantine.enter(7, Error::Stopped);
+        let now = Instant::now();
+        assert_eq!(quarantine.refusal(&7), Some(&Error::Stopped));
+        assert_eq!(quarantine.refusal(&8), None);
+        assert_eq!(quarantine.refusal_at(&7, now + TERM), None);
+        assert!(quarantine.knows(&7) && !quarantine.knows(&8));
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_when_there_are_too_many() {
+        let mut quarantine = Quarantine::default();
+        for key in 0..=ENTRIES.get() {
+            quarantine.enter(key, Error::Stopped);
+        }
+        assert!(!quarantine.knows(&0));
+        assert!(quarantine.knows(&1) && quarantine.knows(&ENTRIES.get()));
     }
 }
