@@ -162,7 +162,7 @@ impl Coordinator {
             if let Some(open) = self.opens.pop_front() {
                 if !open.reply.is_closed() {
                     let work = Work::Open(open.path.clone());
-                    let suspect = open.attempts > 0 || self.sessions.knows(&open.path);
+                    let suspect = open.attempts > 0 || self.sessions.recall(&open.path).is_some();
                     self.run(
                         work,
                         suspect,
@@ -314,12 +314,16 @@ impl Coordinator {
             (&[page], Charge::Failure(error)) => (page, error),
             (&[page], Charge::Attempt) => match self.flights.charge(page) {
                 attempts @ MAX_ATTEMPTS.. => (page, self.poisoned(&page, attempts)),
-                _ => return self.flights.return_to_queue(page),
+                _ => {
+                    self.flights.set_apart(page, true);
+                    return self.flights.return_to_queue(page);
+                }
             },
             (pages, charge) => {
                 for &page in pages.iter().rev() {
                     if charge != Charge::None {
-                        self.flights.suspect(page);
+                        let deadly = charge == Charge::Attempt;
+                        self.flights.set_apart(page, deadly);
                     }
                     self.flights.return_to_queue(page);
                 }

@@ -47,9 +47,11 @@ struct Flight {
     stage: Stage,
     /// Requests that wait, and the position of the page in each.
     waiters: Vec<(u64, usize)>,
-    /// A reader died or panicked over a job with this page: it goes alone from
-    /// now on, and never to the server process.
-    suspect: bool,
+    /// A reader died or panicked over a job with this page: it goes alone.
+    alone: bool,
+    /// A reader died over a job with this page: it never goes to the server
+    /// process.
+    deadly: bool,
     /// Readers that died of the page alone.
     attempts: u32,
     /// Who is expected to want it, where nobody has asked.
@@ -224,11 +226,15 @@ impl Flights {
             let refused = Err(error.clone());
             return self.complete(key, &refused);
         }
-        let known = self.quarantine.knows(&key);
+        let (known, deadly) = match self.quarantine.recall(&key) {
+            Some(error) => (true, !matches!(error, Error::DecoderPanicked(_))),
+            None => (false, false),
+        };
         let Some(flight) = self.flights.get_mut(&key) else {
             return Completed::Unwanted;
         };
-        flight.suspect |= known;
+        flight.alone |= known;
+        flight.deadly |= deadly;
         if flight.waiters.is_empty() {
             flight.stage = Stage::Queued(Class::Prediction);
             self.prediction_queue.push_back(key);
@@ -240,24 +246,32 @@ impl Flights {
         }
     }
 
-    /// Puts a page of an unfinished job back to the head of its queue.
+    /// Puts a page of an unfinished job back to the head of its queue. One that
+    /// is set apart goes to the end: it may have to wait for a worker, and others
+    /// must not wait with it.
     pub(crate) fn return_to_queue(&mut self, key: PageKey) {
         let Some(flight) = self.flights.get_mut(&key) else {
             return;
         };
-        if flight.waiters.is_empty() {
-            flight.stage = Stage::Queued(Class::Prediction);
-            self.prediction_queue.push_front(key);
+        let (class, queue) = if flight.waiters.is_empty() {
+            (Class::Prediction, &mut self.prediction_queue)
         } else {
-            flight.stage = Stage::Queued(Class::Request);
-            self.request_queue.push_front(key);
+            (Class::Request, &mut self.request_queue)
+        };
+        flight.stage = Stage::Queued(class);
+        if flight.alone {
+            queue.push_back(key);
+        } else {
+            queue.push_front(key);
         }
     }
 
-    /// Notes that a reader was lost over a job with this page among others.
-    pub(crate) fn suspect(&mut self, key: PageKey) {
+    /// Notes that a reader panicked over a job with this page among others, or
+    /// died.
+    pub(crate) fn set_apart(&mut self, key: PageKey, deadly: bool) {
         if let Some(flight) = self.flights.get_mut(&key) {
-            flight.suspect = true;
+            flight.alone = true;
+            flight.deadly |= deadly;
         }
     }
 
@@ -312,16 +326,15 @@ impl Flights {
                 continue;
             };
             samples += run.samples;
-            let suspect = flight.suspect;
-            let full = samples > max_samples || suspect;
+            let full = samples > max_samples || flight.alone;
             if full && !keys.is_empty() {
                 queue.push_front(key);
                 break;
             }
             flight.stage = Stage::Running;
             keys.push(key);
-            if suspect {
-                return (keys, true);
+            if flight.alone {
+                return (keys, flight.deadly);
             }
         }
         (keys, false)
@@ -367,7 +380,8 @@ impl Flight {
             recording,
             stage: Stage::LookingUp,
             waiters: Vec::new(),
-            suspect: false,
+            alone: false,
+            deadly: false,
             attempts: 0,
             predicted_for: None,
         }
@@ -413,21 +427,21 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_page_goes_alone() {
+    fn a_page_that_was_set_apart_goes_alone() {
         let (recording, keys) = recording();
         let mut flights = Flights::default();
         let _answer = asked(&mut flights, &recording, &keys[..4]);
         let mut take = || flights.take(Class::Request, 64, u64::MAX);
         assert_eq!(take(), (keys[..4].to_vec(), false));
-        for &key in keys[1..3].iter().rev() {
-            flights.suspect(key);
+        let _more = asked(&mut flights, &recording, &keys[4..]);
+        for (&key, deadly) in keys[1..3].iter().zip([false, true]) {
+            flights.set_apart(key, deadly);
             flights.return_to_queue(key);
         }
-        let _more = asked(&mut flights, &recording, &keys[4..]);
         let mut take = || flights.take(Class::Request, 64, u64::MAX);
-        assert_eq!(take(), (vec![keys[1]], true));
+        assert_eq!(take(), (keys[4..].to_vec(), false), "nobody waits for them");
+        assert_eq!(take(), (vec![keys[1]], false));
         assert_eq!(take(), (vec![keys[2]], true));
-        assert_eq!(take(), (keys[4..].to_vec(), false));
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! What has ended its readers: pages and sessions that are not tried again for a
-//! while, and never in the server process.
+//! Pages and sessions that were given up: they are not tried again for a while.
 
 use std::borrow::Borrow;
 use std::hash::Hash;
@@ -12,8 +11,7 @@ use crate::error::Error;
 
 /// Entries that are remembered; the oldest go first.
 const ENTRIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
-/// How long an entry is answered with its error. After that it is tried again,
-/// by worker processes only.
+/// How long an entry is answered with its error. After that it is tried again.
 const TERM: Duration = Duration::from_secs(60);
 
 /// A bounded memory of what was given up, and why.
@@ -51,12 +49,12 @@ impl<K: Hash + Eq> Quarantine<K> {
         (now.saturating_duration_since(*since) < TERM).then_some(error)
     }
 
-    /// Whether `key` was ever given up, as far as that is remembered.
-    pub(super) fn knows<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    /// Why `key` was given up, ever, as far as that is remembered.
+    pub(super) fn recall<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&Error>
     where
         K: Borrow<Q>,
     {
-        self.entries.contains(key)
+        self.entries.peek(key).map(|(_, error)| error)
     }
 }
 
@@ -72,7 +70,8 @@ mod tests {
         assert_eq!(quarantine.refusal(&7), Some(&Error::Stopped));
         assert_eq!(quarantine.refusal(&8), None);
         assert_eq!(quarantine.refusal_at(&7, now + TERM), None);
-        assert!(quarantine.knows(&7) && !quarantine.knows(&8));
+        assert_eq!(quarantine.recall(&7), Some(&Error::Stopped));
+        assert_eq!(quarantine.recall(&8), None);
     }
 
     #[test]
@@ -81,7 +80,8 @@ mod tests {
         for key in 0..=ENTRIES.get() {
             quarantine.enter(key, Error::Stopped);
         }
-        assert!(!quarantine.knows(&0));
-        assert!(quarantine.knows(&1) && quarantine.knows(&ENTRIES.get()));
+        assert!(quarantine.recall(&0).is_none());
+        assert!(quarantine.recall(&1).is_some());
+        assert!(quarantine.recall(&ENTRIES.get()).is_some());
     }
 }

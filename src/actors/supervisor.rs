@@ -20,7 +20,7 @@ use super::slot::{Slot, WorkerState, WorkerStatus};
 use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
-use crate::worker::protocol::{Job, JobId};
+use crate::worker::protocol::{Job, JobId, Work};
 use crate::worker::{WORKER_NAME, WorkerRef, is_initialised, rescue};
 
 /// How often limits are looked at.
@@ -445,7 +445,10 @@ impl Handler<RunJob> for WorkerSupervisor {
 
     fn handle(&mut self, RunJob { job, suspect }: RunJob, _: &mut Self::Context) {
         if self.assign(&job, suspect).is_none() {
-            let hopeless = suspect && self.in_process();
+            // Pages may wait until a worker is back. An opening would be in the
+            // way of everything else.
+            let open = matches!(job.work, Work::Open(_));
+            let hopeless = suspect && self.in_process() && (open || self.slots.is_empty());
             let event = if hopeless {
                 JobEvent::Lost
             } else {
