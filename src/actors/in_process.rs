@@ -90,7 +90,7 @@ struct Direct<'a> {
 impl Direct<'_> {
     fn event(&mut self, reply: Reply, samples: &[i32]) -> Result<JobEvent, Lie> {
         match reply {
-            Reply::Ready | Reply::Begun(_) => Err(Lie::Kind),
+            Reply::Ready | Reply::Begun(_) | Reply::Working(_) => Err(Lie::Kind),
             Reply::Opened(job, opened) => {
                 self.check.opened(job, opened.as_deref().ok())?;
                 let page_samples = self.page_samples;

@@ -421,7 +421,13 @@ impl Handler<WorkerReport> for WorkerSupervisor {
             (Event::Down { cause, during }, Source::Worker { slot, .. }) => {
                 self.worker_down(slot, &cause, during, context);
             }
-            (Event::Up(_) | Event::Down { .. }, Source::Thread(_)) => {}
+            (Event::Working, Source::Worker { slot, .. }) => {
+                if let Some(slot) = self.slots.get_mut(slot) {
+                    slot.last_progress = Instant::now();
+                }
+                return;
+            }
+            (Event::Up(_) | Event::Down { .. } | Event::Working, Source::Thread(_)) => {}
         }
         if self.stopping {
             self.finish_stop();

@@ -33,6 +33,7 @@ pub use metadata::{Acquisition, SegmentMetadata, Subject};
 pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, WindowError, place};
 pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 pub use session::open_session;
+pub(crate) use session::open_session_watched;
 pub use window::{ChannelReader, ReadError};
 pub(crate) use window::{check_readable, scale_of};
 pub use writer::{ChannelOptions, ChannelWriter, SessionOptions, SessionWriter, WriteError};

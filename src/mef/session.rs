@@ -25,6 +25,14 @@ use super::time;
 /// [`MefError`] where the path is not a session, holds no channel, or is
 /// encrypted. Unreadable segments are listed in the result instead.
 pub fn open_session(path: &Path) -> Result<Recording, MefError> {
+    open_session_watched(path, &mut || {})
+}
+
+/// As [`open_session`], and calls `progress` after each segment.
+pub(crate) fn open_session_watched(
+    path: &Path,
+    progress: &mut dyn FnMut(),
+) -> Result<Recording, MefError> {
     let status = fs::metadata(path).map_err(|error| MefError::io(path, &error))?;
     let not_a_session = |reason: &str| {
         Err(MefError::NotASession {
@@ -55,7 +63,7 @@ pub fn open_session(path: &Path) -> Result<Recording, MefError> {
             continue;
         };
         match channel {
-            Ok(channel) => read_channel(folder, channel, &mut recording)?,
+            Ok(channel) => read_channel(folder, channel, &mut recording, progress)?,
             Err(unreadable) => recording.unreadable.push(unreadable),
         }
     }
@@ -97,8 +105,13 @@ struct Segments {
 
 /// Reads the channel in `folder` and adds it to the recording, among the
 /// readable ones if it has a readable segment.
-fn read_channel(folder: &Path, name: &str, recording: &mut Recording) -> Result<(), MefError> {
-    let segments = read_segments(folder)?;
+fn read_channel(
+    folder: &Path,
+    name: &str,
+    recording: &mut Recording,
+    progress: &mut dyn FnMut(),
+) -> Result<(), MefError> {
+    let segments = read_segments(folder, progress)?;
     let rate = segments
         .readable
         .first()
@@ -137,7 +150,7 @@ fn read_channel(folder: &Path, name: &str, recording: &mut Recording) -> Result<
 }
 
 /// Reads all segments of a channel, in order of their numbers.
-fn read_segments(channel: &Path) -> Result<Segments, MefError> {
+fn read_segments(channel: &Path, progress: &mut dyn FnMut()) -> Result<Segments, MefError> {
     let mut segments = Segments::default();
     for (number, stem, folder) in segment_folders(channel)? {
         match read_segment(&folder, &stem) {
@@ -151,6 +164,7 @@ fn read_segments(channel: &Path) -> Result<Segments, MefError> {
                 not_after: None,
             }),
         }
+        progress();
     }
     Ok(segments)
 }
@@ -398,4 +412,29 @@ fn sub_folders(path: &Path) -> Result<Vec<PathBuf>, MefError> {
 fn stem_of<'a>(name: Option<&'a OsStr>, extension: &str) -> Option<&'a str> {
     let stem = name?.to_str()?.strip_suffix(extension)?.strip_suffix('.')?;
     (!stem.is_empty()).then_some(stem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mef::{ChannelOptions, SessionOptions, SessionWriter};
+
+    #[test]
+    fn an_opening_says_after_each_segment_that_it_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.mefd");
+        let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+        for name in ["a", "b"] {
+            let mut channel = session.channel(ChannelOptions::new(name, 100.0)).unwrap();
+            channel.write(1_000_000_000_000_000, &[1; 100]).unwrap();
+            channel.new_segment().unwrap();
+            channel.write(1_000_000_002_000_000, &[2; 100]).unwrap();
+            channel.finish().unwrap();
+        }
+        // One that cannot be read is progress, too.
+        fs::remove_file(path.join("b.timd/b-000001.segd/b-000001.tdat")).unwrap();
+        let mut signs = 0;
+        let recording = open_session_watched(&path, &mut || signs += 1).unwrap();
+        assert_eq!((signs, recording.channels.len()), (4, 2));
+    }
 }

@@ -43,6 +43,8 @@ pub(crate) enum Command {
 pub(crate) enum Event {
     /// The worker is there.
     Up(Option<WorkerRef>),
+    /// The worker makes progress with the job that it is doing.
+    Working,
     /// News of a job.
     Job(JobId, JobEvent),
     /// The worker is gone and reaped. The last event of a bridge.
@@ -174,6 +176,10 @@ impl Bridge {
             Reply::Begun(job) => {
                 check_job(job, id)?;
                 self.begun = Some(job);
+            }
+            Reply::Working(job) => {
+                check_job(job, id)?;
+                report(Event::Working);
             }
             Reply::Opened(job, opened) => {
                 check.opened(job, opened.as_deref().ok())?;

@@ -18,7 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::protocol::{Reply, Request};
+use super::protocol::{JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
 use super::temporary::{TemporaryFolderError, check_temporary_folder};
 
@@ -263,6 +263,11 @@ impl Answers for Channels {
         }
         let payload = bytemuck::cast_slice(samples);
         self.payloads.send(payload).map_err(|_| HangUp)
+    }
+
+    fn working(&mut self, job: JobId) {
+        // A server that is gone is noticed with the next answer.
+        let _ = self.replies.send(Reply::Working(job));
     }
 }
 

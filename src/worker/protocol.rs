@@ -80,6 +80,8 @@ pub(crate) enum Reply {
     /// The worker begins a job. A worker that dies before it says so has not
     /// died of the job.
     Begun(JobId),
+    /// The worker makes progress with a job that has no answer yet.
+    Working(JobId),
     /// The session of an [`Work::Open`] job.
     Opened(JobId, Result<Box<Recording>, MefError>),
     /// The next pages of a [`Work::Decode`] job, in order. Their samples follow

@@ -5,11 +5,12 @@ use std::any::Any;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
 use super::protocol::{Job, JobId, PageHeader, PageWork, Reply, SegmentWork, Work};
-use crate::mef::{DecodedBlock, MefError, Scratch, SegmentReader, open_session};
+use crate::mef::{DecodedBlock, MefError, Scratch, SegmentReader, open_session_watched};
 
 /// Samples after which a job's pages are sent while the rest is decoded:
 /// 256 KiB, so that the first pages of a large job are not kept waiting.
@@ -17,9 +18,16 @@ const BATCH_SAMPLES: usize = 64 * 1024;
 /// Memory that the indices of open segments may take in one worker.
 const MAX_INDEX_BYTES: usize = 64 << 20;
 
+/// How often an opening that takes long says that it goes on: a session of many
+/// segments on a slow disk takes longer than a worker may be silent.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
+
 /// Where a runner's answers go. An error ends the job: nobody listens.
 pub(crate) trait Answers {
     fn answer(&mut self, reply: Reply, samples: &[i32]) -> Result<(), HangUp>;
+
+    /// Says that a job makes progress, where somebody watches for it.
+    fn working(&mut self, _job: JobId) {}
 }
 
 /// The other side is gone.
@@ -79,7 +87,14 @@ impl Runner {
     fn work(&mut self, job: &Job, answers: &mut dyn Answers) -> Result<(), HangUp> {
         match &job.work {
             Work::Open(path) => {
-                let opened = open_session(path).map(Box::new);
+                let mut said = Instant::now();
+                let opened = open_session_watched(path, &mut || {
+                    if said.elapsed() >= SIGN_OF_LIFE {
+                        said = Instant::now();
+                        answers.working(job.id);
+                    }
+                });
+                let opened = opened.map(Box::new);
                 answers.answer(Reply::Opened(job.id, opened), &[])?;
             }
             Work::Decode(segments) => self.decode(job.id, segments, answers)?,
