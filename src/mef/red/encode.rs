@@ -167,7 +167,7 @@ fn encode_range(stream: &[u8], statistics: &[u8; 256], out: &mut Vec<u8>) {
         total += u32::from(frequency);
     }
     out.resize(out.len() + BLOCK_HEADER_BYTES - 1, 0);
-    out.reserve(stream.len() + 4);
+    out.reserve(stream.len() + 6);
     let mut coder = RangeEncoder::new(out);
     for &byte in stream {
         coder.normalise();
@@ -246,8 +246,13 @@ impl<'a> RangeEncoder<'a> {
         self.normalise();
         let last = (self.low >> SHIFT) + 1;
         self.emit(u8::from(last > 0xFF));
-        self.out.push(last as u8);
-        self.out.push(0);
+        self.out.extend([last as u8, 0]);
+        // The decoder takes two bytes more. Padding would do (format section 8.6),
+        // unless the range hardly reaches beyond `last`: then they are zeros, too.
+        let most = (u64::from(last) << SHIFT) + (1 << (SHIFT - 8));
+        if most > u64::from(self.low) + u64::from(self.range) {
+            self.out.extend([0, 0]);
+        }
     }
 }
 
