@@ -1,5 +1,8 @@
 //! What a request to the engine can end in.
 
+use std::fmt;
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use crate::mef::{MefError, ReadError, WindowError};
@@ -52,26 +55,44 @@ pub enum Error {
     #[error("segment size must be positive, not {0} s")]
     SegmentSize(i64),
     /// The readers of a page died with it, one after another.
-    #[error(
-        "channel {channel}, segment {segment}, blocks from {first_block}: \
-         reading them has ended {attempts} workers"
-    )]
+    #[error("{place}: reading them has ended {deaths} workers")]
     PoisonedPage {
-        /// Name of the channel.
-        channel: String,
-        /// Stem of the segment.
-        segment: String,
-        /// First block of the page.
-        first_block: u32,
+        /// The page.
+        place: PagePlace,
         /// Workers that died.
-        attempts: u32,
+        deaths: u32,
     },
     /// Decoding ended in a panic, which was caught: a defect of this program.
-    #[error("decoder panicked: {0}")]
-    DecoderPanicked(String),
+    #[error("{place}: decoder panicked: {message}")]
+    DecoderPanicked {
+        /// The page.
+        place: PagePlace,
+        /// What the panic said.
+        message: String,
+    },
     /// The session could not be opened, because its reader died each time.
-    #[error("{0}: the workers that opened the session died")]
-    PoisonedSession(String),
+    #[error("{path}: opening it has ended {deaths} workers")]
+    PoisonedSession {
+        /// The session.
+        path: String,
+        /// Workers that died.
+        deaths: u32,
+    },
+    /// Opening ended in a panic, which was caught: a defect of this program.
+    #[error("{path}: opening it panicked: {message}")]
+    OpeningPanicked {
+        /// The session.
+        path: String,
+        /// What the panic said.
+        message: String,
+    },
+    /// A worker died over it, so that only another worker may try it again, and
+    /// none can be started at present.
+    #[error("{what}: reading this has ended a worker, and no other can be started now")]
+    NoWorker {
+        /// The page or the session.
+        what: String,
+    },
     /// A limit of the server would be exceeded.
     #[error("{limit} is limited to {value}")]
     LimitExceeded {
@@ -83,6 +104,32 @@ pub enum Error {
     /// The engine was shut down, or its actors are being rebuilt.
     #[error("the engine is not running")]
     Stopped,
+}
+
+/// Blocks that are decoded together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagePlace {
+    /// Folder of the session.
+    pub session: PathBuf,
+    /// Name of the channel.
+    pub channel: String,
+    /// Stem of the segment.
+    pub segment: String,
+    /// Position of the first block in the segment's index.
+    pub first_block: u32,
+}
+
+impl fmt::Display for PagePlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}: channel {}, segment {}, blocks from {}",
+            self.session.display(),
+            self.channel,
+            self.segment,
+            self.first_block
+        )
+    }
 }
 
 /// Names as Python shows a list of strings: existing clients compare the text.

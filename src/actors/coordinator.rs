@@ -14,10 +14,10 @@ use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
+use super::blame::Blame;
 use super::cache::{Cache, LookUp, Store};
 use super::file_manager::{FileManager, RecordingChanged};
-use super::flights::{Class, Completed, Flights, Progress};
-use super::quarantine::Quarantine;
+use super::flights::{Class, Completed, Ending, Flights, Progress};
 use super::settings::Settings;
 use super::supervisor::{RunJob, WorkerSupervisor};
 use crate::error::Error;
@@ -26,8 +26,6 @@ use crate::worker::bridge::JobEvent;
 use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId};
 use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, PlannedBlock, SegmentWork, Work};
 
-/// Readers that may die of a page or a session before it is given up.
-const MAX_ATTEMPTS: u32 = 2;
 /// Pages of one job at least, where there are so many: below, the round trip
 /// costs more than the decoding.
 const MIN_JOB_PAGES: usize = 4;
@@ -85,7 +83,6 @@ enum Kind {
 struct PendingOpen {
     path: PathBuf,
     reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
-    attempts: u32,
 }
 
 /// The coordinator actor.
@@ -96,8 +93,8 @@ pub(crate) struct Coordinator {
     mailbox: usize,
     queued_pages: usize,
     opens: VecDeque<PendingOpen>,
-    /// Sessions that ended their readers.
-    sessions: Quarantine<PathBuf>,
+    /// What is held against sessions whose opening ended its reader.
+    blame: Blame<PathBuf>,
     flights: Flights,
     running: HashMap<JobId, Running>,
     next_job: JobId,
@@ -119,7 +116,7 @@ impl Coordinator {
             mailbox: settings.mailbox,
             queued_pages: settings.queued_pages,
             opens: VecDeque::new(),
-            sessions: Quarantine::default(),
+            blame: Blame::default(),
             flights: Flights::default(),
             running: HashMap::new(),
             next_job: 1,
@@ -160,18 +157,7 @@ impl Coordinator {
     fn dispatch(&mut self) {
         while self.running.len() < self.capacity.jobs {
             if let Some(open) = self.opens.pop_front() {
-                if !open.reply.is_closed() {
-                    let work = Work::Open(open.path.clone());
-                    let suspect = open.attempts > 0 || self.sessions.recall(&open.path).is_some();
-                    self.run(
-                        work,
-                        suspect,
-                        Running {
-                            kind: Kind::Open(Some(open)),
-                            predicted: false,
-                        },
-                    );
-                }
+                self.run_open(open);
                 continue;
             }
             let waiting = self.flights.queued(Class::Request);
@@ -189,9 +175,31 @@ impl Coordinator {
         }
     }
 
+    /// Starts the opening of a session, unless nobody waits for it or nobody may
+    /// do it.
+    fn run_open(&mut self, open: PendingOpen) {
+        if open.reply.is_closed() {
+            return;
+        }
+        let suspect = self.blame.suspicion(&open.path).deadly;
+        if suspect && self.capacity.in_process {
+            let what = open.path.display().to_string();
+            // Whoever asked may be gone.
+            let _ = open.reply.send(Err(Error::NoWorker { what }));
+            return;
+        }
+        let work = Work::Open(open.path.clone());
+        let running = Running {
+            kind: Kind::Open(Some(open)),
+            predicted: false,
+        };
+        self.run(work, suspect, running);
+    }
+
     /// Starts one job of a class; `false` where nothing is queued.
     fn run_pages(&mut self, class: Class, pages: usize) -> bool {
-        let (keys, suspect) = self.flights.take(class, pages, MAX_JOB_SAMPLES);
+        let in_process = self.capacity.in_process;
+        let (keys, suspect) = self.flights.take(class, pages, MAX_JOB_SAMPLES, in_process);
         if keys.is_empty() {
             return false;
         }
@@ -264,7 +272,7 @@ impl Coordinator {
                 }
                 Error::Mef(error)
             });
-            let completed = self.flights.complete(key, &outcome);
+            let completed = self.flights.answered(key, &outcome);
             match outcome {
                 Ok(page) => {
                     let predicted = *predicted && completed == Completed::Unwanted;
@@ -281,71 +289,36 @@ impl Coordinator {
     }
 
     /// Puts the rest of a job back.
-    fn put_back(&mut self, running: Running, charge: Charge) {
+    fn put_back(&mut self, running: Running, ending: Ending) {
         match running.kind {
             Kind::Open(None) => {}
-            Kind::Open(Some(mut open)) => {
-                open.attempts += u32::from(charge == Charge::Attempt);
-                match charge {
-                    Charge::Failure(error) => {
-                        // Whoever asked may be gone.
-                        let _ = open.reply.send(Err(error));
-                    }
-                    _ if open.attempts >= MAX_ATTEMPTS => {
-                        let error = Error::PoisonedSession(open.path.display().to_string());
-                        self.sessions.enter(open.path, error.clone());
-                        let _ = open.reply.send(Err(error));
-                    }
-                    _ => self.opens.push_front(open),
-                }
+            Kind::Open(Some(open)) => self.put_back_open(open, ending),
+            Kind::Decode { keys, answered } => {
+                let unanswered = keys.get(answered..).unwrap_or_default();
+                self.statistics.failed += self.flights.put_back(unanswered, &ending);
             }
-            Kind::Decode { keys, answered } => self.put_back_pages(&keys, answered, charge),
         }
     }
 
-    /// Puts the unanswered pages of a job back.
-    ///
-    /// Answers come in batches, so that the page that ended the reader may be
-    /// any of them: each goes alone from now on, and only one that was alone is
-    /// charged.
-    fn put_back_pages(&mut self, keys: &[PageKey], answered: usize, charge: Charge) {
-        let unanswered = keys.get(answered..).unwrap_or_default();
-        let (culprit, failure) = match (unanswered, charge) {
-            (&[page], Charge::Failure(error)) => (page, error),
-            (&[page], Charge::Attempt) => match self.flights.charge(page) {
-                attempts @ MAX_ATTEMPTS.. => (page, self.poisoned(&page, attempts)),
-                _ => {
-                    self.flights.set_apart(page, true);
-                    return self.flights.return_to_queue(page);
+    fn put_back_open(&mut self, open: PendingOpen, ending: Ending) {
+        let path = open.path.display().to_string();
+        let error = match ending {
+            Ending::NotBegun => return self.opens.push_front(open),
+            Ending::Died => {
+                let mut suspicion = self.blame.suspicion(&open.path);
+                let hopeless = suspicion.died_alone();
+                self.blame.suspect(open.path.clone(), suspicion);
+                if !hopeless {
+                    return self.opens.push_front(open);
                 }
-            },
-            (pages, charge) => {
-                for &page in pages.iter().rev() {
-                    if charge != Charge::None {
-                        let deadly = charge == Charge::Attempt;
-                        self.flights.set_apart(page, deadly);
-                    }
-                    self.flights.return_to_queue(page);
-                }
-                return;
+                let deaths = suspicion.deaths;
+                Error::PoisonedSession { path, deaths }
             }
+            Ending::Panicked(message) => Error::OpeningPanicked { path, message },
         };
-        self.statistics.failed += 1;
-        self.flights.give_up(culprit, failure);
-    }
-
-    fn poisoned(&self, key: &PageKey, attempts: u32) -> Error {
-        let place = self.flights.recording(key).and_then(|recording| {
-            let (channel, segment, _) = recording.run_of(key)?;
-            Some((channel.name.clone(), segment.stem.clone()))
-        });
-        let (channel, segment) = place.unwrap_or_default();
-        Error::PoisonedPage {
-            channel,
-            segment,
-            first_block: key.first_block,
-            attempts,
-        }
+        self.blame.give_up(open.path, error.clone());
+        // Whoever asked may be gone.
+        let _ = open.reply.send(Err(error));
     }
 }
 
@@ -369,17 +342,6 @@ fn page_work<'a>(
     Some((channel, segment, page))
 }
 
-/// What the end of a job costs what was alone in it.
-#[derive(PartialEq)]
-enum Charge {
-    /// Nothing: the job was never started.
-    None,
-    /// One attempt.
-    Attempt,
-    /// The page fails with this.
-    Failure(Error),
-}
-
 impl Actor for Coordinator {
     type Context = Context<Self>;
 
@@ -401,16 +363,12 @@ impl Handler<OpenSession> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, OpenSession { path, reply }: OpenSession, _: &mut Self::Context) {
-        if let Some(error) = self.sessions.refusal(&path) {
+        if let Some(error) = self.blame.refusal(&path) {
             // Whoever asked may be gone.
             let _ = reply.send(Err(error.clone()));
             return;
         }
-        self.opens.push_back(PendingOpen {
-            path,
-            reply,
-            attempts: 0,
-        });
+        self.opens.push_back(PendingOpen { path, reply });
         self.dispatch();
     }
 }
@@ -434,12 +392,10 @@ impl Handler<Fetch> for Coordinator {
             pages,
             reply,
         } = fetch;
-        if !self.flights.has_room(pages.len(), self.queued_pages) {
+        if let Err(error) = self.flights.reserve(pages.len(), self.queued_pages) {
             self.statistics.refused += 1;
-            let _ = reply.send(Err(Error::LimitExceeded {
-                limit: "limits.queued_pages",
-                value: self.queued_pages as u64,
-            }));
+            // Whoever asked may be gone.
+            let _ = reply.send(Err(error));
             return;
         }
         let (new, joined) = self.flights.request(&recording, &pages, reply);
@@ -499,6 +455,8 @@ pub(crate) struct Capacity {
     pub(crate) readers: usize,
     /// Jobs that may be given out.
     pub(crate) jobs: usize,
+    /// Whether the readers are threads of the server.
+    pub(crate) in_process: bool,
 }
 
 impl Handler<Capacity> for Coordinator {
@@ -522,7 +480,7 @@ impl Handler<JobNews> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, JobNews { job, event }: JobNews, context: &mut Self::Context) {
-        let charge = match event {
+        let ending = match event {
             JobEvent::Pages(pages) => return self.pages_decoded(job, pages),
             JobEvent::Opened(opened) => {
                 if let Some(Running {
@@ -531,6 +489,7 @@ impl Handler<JobNews> for Coordinator {
                 }) = self.running.get_mut(&job)
                     && let Some(open) = open.take()
                 {
+                    self.blame.clear(&open.path);
                     // Whoever asked may be gone.
                     let _ = open.reply.send(opened.map_err(Error::Mef));
                 }
@@ -542,7 +501,7 @@ impl Handler<JobNews> for Coordinator {
             }
             JobEvent::Returned => {
                 if let Some(running) = self.running.remove(&job) {
-                    self.put_back(running, Charge::None);
+                    self.put_back(running, Ending::NotBegun);
                 }
                 // Not at once: whoever had no room has none yet.
                 context.run_later(RETURN_PAUSE, |coordinator, _| coordinator.dispatch());
@@ -550,15 +509,15 @@ impl Handler<JobNews> for Coordinator {
             }
             JobEvent::Lost => {
                 self.statistics.lost_jobs += 1;
-                Charge::Attempt
+                Ending::Died
             }
             JobEvent::Panicked(message) => {
                 tracing::error!(%message, "decoder panicked");
-                Charge::Failure(Error::DecoderPanicked(message))
+                Ending::Panicked(message)
             }
         };
         if let Some(running) = self.running.remove(&job) {
-            self.put_back(running, charge);
+            self.put_back(running, ending);
         }
         self.dispatch();
     }

@@ -2,17 +2,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::blame::{Blame, Suspicion};
 use super::coordinator::Fetched;
-use super::quarantine::Quarantine;
-use crate::error::Error;
+use crate::error::{Error, PagePlace};
+use crate::mef::SegmentIdentity;
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
 /// Requests that may wait for one page, on average over the pages that may be in
 /// flight.
 const WAITERS_PER_PAGE: usize = 4;
+/// Cancelled requests are looked for at most this often: it means to go over the
+/// whole table.
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a page is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +37,24 @@ pub(crate) enum Completed {
     Unwanted,
 }
 
+/// How a job ended that left pages unanswered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Ending {
+    /// No reader has begun it.
+    NotBegun,
+    /// Its reader died over it.
+    Died,
+    /// Its reader caught a panic, with this message.
+    Panicked(String),
+}
+
+/// Names a page beyond the opening of its recording.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PageOnDisk {
+    segment: SegmentIdentity,
+    first_block: u32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The cache has been asked.
@@ -47,13 +70,7 @@ struct Flight {
     stage: Stage,
     /// Requests that wait, and the position of the page in each.
     waiters: Vec<(u64, usize)>,
-    /// A reader died or panicked over a job with this page: it goes alone.
-    alone: bool,
-    /// A reader died over a job with this page: it never goes to the server
-    /// process.
-    deadly: bool,
-    /// Readers that died of the page alone.
-    attempts: u32,
+    suspicion: Suspicion,
     /// Who is expected to want it, where nobody has asked.
     predicted_for: Option<u64>,
 }
@@ -81,7 +98,8 @@ pub(crate) struct Flights {
     prediction_queue: VecDeque<PageKey>,
     /// Waiters of all flights together.
     waiters: usize,
-    quarantine: Quarantine<PageKey>,
+    blame: Blame<PageOnDisk>,
+    last_sweep: Option<Instant>,
 }
 
 impl Flights {
@@ -193,110 +211,197 @@ impl Flights {
         });
     }
 
-    /// Whether a request of so many pages may be taken in, where `limit` pages
-    /// may be in flight.
-    pub(crate) fn has_room(&mut self, pages: usize, limit: usize) -> bool {
-        let most_waiters = limit.saturating_mul(WAITERS_PER_PAGE);
-        if self.waiters.saturating_add(pages) > most_waiters {
+    /// Makes sure that a request of so many pages may be taken in, where `limit`
+    /// pages may be in flight.
+    pub(crate) fn reserve(&mut self, pages: usize, limit: usize) -> Result<(), Error> {
+        let now = Instant::now();
+        let may_sweep = self
+            .last_sweep
+            .is_none_or(|last| now.saturating_duration_since(last) >= SWEEP_PAUSE);
+        if may_sweep && self.check_room(pages, limit).is_err() {
+            self.last_sweep = Some(now);
             self.sweep();
         }
-        self.flights.len().saturating_add(pages) <= limit
-            && self.waiters.saturating_add(pages) <= most_waiters
+        self.check_room(pages, limit)
     }
 
-    /// Forgets requests that were cancelled. Their pages stay in flight until
-    /// their turn comes.
+    fn check_room(&self, pages: usize, limit: usize) -> Result<(), Error> {
+        let most_waiters = limit.saturating_mul(WAITERS_PER_PAGE);
+        let (limit, value) = if self.flights.len().saturating_add(pages) > limit {
+            ("limits.queued_pages", limit)
+        } else if self.waiters.saturating_add(pages) > most_waiters {
+            ("requests for limits.queued_pages", most_waiters)
+        } else {
+            return Ok(());
+        };
+        Err(Error::LimitExceeded {
+            limit,
+            value: value as u64,
+        })
+    }
+
+    /// Forgets requests that were cancelled, and the pages that only they waited
+    /// for, as far as no job has them.
     fn sweep(&mut self) {
         self.requests
             .retain(|_, request| !request.reply.is_closed());
         self.waiters = 0;
-        for flight in self.flights.values_mut() {
+        self.flights.retain(|_, flight| {
             flight
                 .waiters
                 .retain(|(request, _)| self.requests.contains_key(request));
             self.waiters += flight.waiters.len();
-        }
+            flight.stage != Stage::Queued(Class::Request) || !flight.waiters.is_empty()
+        });
+        self.request_queue.retain(|key| {
+            self.flights
+                .get(key)
+                .is_some_and(|flight| flight.stage == Stage::Queued(Class::Request))
+        });
     }
 
-    /// Puts a page that the cache does not have into its queue, unless it is in
-    /// quarantine. A prediction that is no longer of interest is queued all the
-    /// same: it was looked up before its successor came.
+    /// Puts a page that the cache does not have into its queue, unless it was
+    /// given up a short while ago.
     pub(crate) fn enqueue(&mut self, key: PageKey) -> Completed {
-        if let Some(error) = self.quarantine.refusal(&key) {
-            let refused = Err(error.clone());
-            return self.complete(key, &refused);
+        if !self.blame.is_empty()
+            && let Some(page) = self.on_disk(&key)
+        {
+            if let Some(error) = self.blame.refusal(&page) {
+                let refused = Err(error.clone());
+                return self.complete(key, &refused);
+            }
+            let suspicion = self.blame.suspicion(&page);
+            if let Some(flight) = self.flights.get_mut(&key) {
+                flight.suspicion = suspicion;
+            }
         }
-        let (known, deadly) = match self.quarantine.recall(&key) {
-            Some(error) => (true, !matches!(error, Error::DecoderPanicked(_))),
-            None => (false, false),
-        };
+        self.queue(key, VecDeque::push_back)
+    }
+
+    /// Puts a page into its queue. One that nobody waits for any more, and that
+    /// nobody is expected to want, is dropped.
+    fn queue(
+        &mut self,
+        key: PageKey,
+        push: impl FnOnce(&mut VecDeque<PageKey>, PageKey),
+    ) -> Completed {
         let Some(flight) = self.flights.get_mut(&key) else {
             return Completed::Unwanted;
         };
-        flight.alone |= known;
-        flight.deadly |= deadly;
-        if flight.waiters.is_empty() {
-            flight.stage = Stage::Queued(Class::Prediction);
-            self.prediction_queue.push_back(key);
-            Completed::Unwanted
-        } else {
+        if !flight.waiters.is_empty() {
             flight.stage = Stage::Queued(Class::Request);
-            self.request_queue.push_back(key);
-            Completed::Wanted
+            push(&mut self.request_queue, key);
+            return Completed::Wanted;
         }
+        if flight.predicted_for.is_some() {
+            flight.stage = Stage::Queued(Class::Prediction);
+            push(&mut self.prediction_queue, key);
+        } else {
+            self.flights.remove(&key);
+        }
+        Completed::Unwanted
     }
 
-    /// Puts a page of an unfinished job back to the head of its queue. One that
-    /// is set apart goes to the end: it may have to wait for a worker, and others
-    /// must not wait with it.
-    pub(crate) fn return_to_queue(&mut self, key: PageKey) {
-        let Some(flight) = self.flights.get_mut(&key) else {
-            return;
-        };
-        let (class, queue) = if flight.waiters.is_empty() {
-            (Class::Prediction, &mut self.prediction_queue)
-        } else {
-            (Class::Request, &mut self.request_queue)
-        };
-        flight.stage = Stage::Queued(class);
-        if flight.alone {
-            queue.push_back(key);
-        } else {
-            queue.push_front(key);
+    /// Puts the unanswered pages of a job back to the head of their queue, and
+    /// returns how many were given up in place of that.
+    ///
+    /// Answers come in batches, so that the page that ended the reader may be any
+    /// of the unanswered: each goes alone from now on, and only one that is left
+    /// alone is charged. Those that are set apart go to the end of the queue:
+    /// others must not wait with them.
+    pub(crate) fn put_back(&mut self, unanswered: &[PageKey], ending: &Ending) -> u64 {
+        let mut given_up = 0;
+        let single = unanswered.len() == 1;
+        for &key in unanswered.iter().rev() {
+            let Some(flight) = self.flights.get_mut(&key) else {
+                continue;
+            };
+            let suspicion = &mut flight.suspicion;
+            let hopeless = match ending {
+                Ending::NotBegun => false,
+                Ending::Died if single => suspicion.died_alone(),
+                Ending::Died => {
+                    suspicion.died();
+                    false
+                }
+                Ending::Panicked(_) => {
+                    suspicion.panicked();
+                    single
+                }
+            };
+            let suspicion = *suspicion;
+            if *ending != Ending::NotBegun
+                && let Some(page) = self.on_disk(&key)
+            {
+                self.blame.suspect(page, suspicion);
+            }
+            if hopeless {
+                self.give_up(key, suspicion, ending);
+                given_up += 1;
+            } else if suspicion.alone {
+                self.queue(key, VecDeque::push_back);
+            } else {
+                self.queue(key, VecDeque::push_front);
+            }
         }
-    }
-
-    /// Notes that a reader panicked over a job with this page among others, or
-    /// died.
-    pub(crate) fn set_apart(&mut self, key: PageKey, deadly: bool) {
-        if let Some(flight) = self.flights.get_mut(&key) {
-            flight.alone = true;
-            flight.deadly |= deadly;
-        }
+        given_up
     }
 
     /// Gives a page up: it fails now, and is not tried again for a while.
-    pub(crate) fn give_up(&mut self, key: PageKey, error: Error) {
-        self.quarantine.enter(key, error.clone());
+    fn give_up(&mut self, key: PageKey, suspicion: Suspicion, ending: &Ending) {
+        let Some(place) = self.place(&key) else {
+            return;
+        };
+        let PagePlace {
+            channel, segment, ..
+        } = &place;
+        let first_block = place.first_block;
+        tracing::error!(%channel, %segment, first_block, ?ending, "page is given up");
+        let error = match ending {
+            Ending::Panicked(message) => Error::DecoderPanicked {
+                place,
+                message: message.clone(),
+            },
+            Ending::Died | Ending::NotBegun => Error::PoisonedPage {
+                place,
+                deaths: suspicion.deaths,
+            },
+        };
+        if let Some(page) = self.on_disk(&key) {
+            self.blame.give_up(page, error.clone());
+        }
         self.complete(key, &Err(error));
     }
 
-    /// Counts a reader that died of the page and returns the count.
-    pub(crate) fn charge(&mut self, key: PageKey) -> u32 {
-        self.flights.get_mut(&key).map_or(0, |flight| {
-            flight.attempts += 1;
-            flight.attempts
+    fn on_disk(&self, key: &PageKey) -> Option<PageOnDisk> {
+        let (_, segment, run) = self.recording(key)?.run_of(key)?;
+        Some(PageOnDisk {
+            segment: segment.identity,
+            first_block: run.first_block,
+        })
+    }
+
+    fn place(&self, key: &PageKey) -> Option<PagePlace> {
+        let recording = self.recording(key)?;
+        let (channel, segment, run) = recording.run_of(key)?;
+        Some(PagePlace {
+            session: recording.recording.path.clone(),
+            channel: channel.name.clone(),
+            segment: segment.stem.clone(),
+            first_block: run.first_block,
         })
     }
 
     /// Takes pages for one job from the head of a queue, and says whether a
-    /// reader has died of them. Such a page goes alone. Pages whose requests
-    /// were all cancelled are dropped.
+    /// reader has died over them. Such a page goes alone, and fails where it
+    /// would go to the server process. Pages whose requests were all cancelled
+    /// are dropped.
     pub(crate) fn take(
         &mut self,
         class: Class,
         max_pages: usize,
         max_samples: u64,
+        in_process: bool,
     ) -> (Vec<PageKey>, bool) {
         let mut keys = Vec::new();
         let mut samples = 0;
@@ -325,19 +430,40 @@ impl Flights {
                 self.complete(key, &Err(Error::Stopped));
                 continue;
             };
+            if flight.suspicion.deadly && in_process {
+                let what = self.place(&key).map(|place| place.to_string());
+                let what = what.unwrap_or_default();
+                self.complete(key, &Err(Error::NoWorker { what }));
+                continue;
+            }
             samples += run.samples;
-            let full = samples > max_samples || flight.alone;
+            let full = samples > max_samples || flight.suspicion.alone;
             if full && !keys.is_empty() {
                 queue.push_front(key);
                 break;
             }
             flight.stage = Stage::Running;
             keys.push(key);
-            if flight.alone {
-                return (keys, flight.deadly);
+            if flight.suspicion.alone {
+                return (keys, flight.suspicion.deadly);
             }
         }
         (keys, false)
+    }
+
+    /// Ends the flight of a page that a reader has answered.
+    pub(crate) fn answered(
+        &mut self,
+        key: PageKey,
+        outcome: &Result<Arc<Page>, Error>,
+    ) -> Completed {
+        let survived = |flight: &Flight| flight.suspicion != Suspicion::default();
+        if self.flights.get(&key).is_some_and(survived)
+            && let Some(page) = self.on_disk(&key)
+        {
+            self.blame.clear(&page);
+        }
+        self.complete(key, outcome)
     }
 
     /// Ends a page's flight: everybody who waits for it gets the outcome.
@@ -380,9 +506,7 @@ impl Flight {
             recording,
             stage: Stage::LookingUp,
             waiters: Vec::new(),
-            alone: false,
-            deadly: false,
-            attempts: 0,
+            suspicion: Suspicion::default(),
             predicted_for: None,
         }
     }
@@ -390,13 +514,18 @@ impl Flight {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::mef::{ChannelOptions, SessionOptions, SessionWriter, open_session};
 
     /// A recording of eight pages of one block, and their keys.
     fn recording() -> (Arc<PagedRecording>, Vec<PageKey>) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s.mefd");
+        recording_in(tempfile::tempdir().unwrap().path())
+    }
+
+    fn recording_in(folder: &Path) -> (Arc<PagedRecording>, Vec<PageKey>) {
+        let path = folder.join("s.mefd");
         let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
         let options = ChannelOptions {
             block_samples: Some(100),
@@ -426,37 +555,127 @@ mod tests {
         answer
     }
 
-    #[test]
-    fn a_page_that_was_set_apart_goes_alone() {
-        let (recording, keys) = recording();
-        let mut flights = Flights::default();
-        let _answer = asked(&mut flights, &recording, &keys[..4]);
-        let mut take = || flights.take(Class::Request, 64, u64::MAX);
-        assert_eq!(take(), (keys[..4].to_vec(), false));
-        let _more = asked(&mut flights, &recording, &keys[4..]);
-        for (&key, deadly) in keys[1..3].iter().zip([false, true]) {
-            flights.set_apart(key, deadly);
-            flights.return_to_queue(key);
-        }
-        let mut take = || flights.take(Class::Request, 64, u64::MAX);
-        assert_eq!(take(), (keys[4..].to_vec(), false), "nobody waits for them");
-        assert_eq!(take(), (vec![keys[1]], false));
-        assert_eq!(take(), (vec![keys[2]], true));
+    /// Takes what the next job may have of eight pages.
+    fn take(flights: &mut Flights) -> (Vec<PageKey>, bool) {
+        flights.take(Class::Request, 64, u64::MAX, false)
+    }
+
+    fn outcome(answer: &mut oneshot::Receiver<Fetched>) -> Result<Arc<Page>, Error> {
+        answer.try_recv().unwrap().unwrap().remove(0)
     }
 
     #[test]
-    fn a_page_that_was_given_up_is_refused_without_a_job() {
+    fn a_job_that_was_not_begun_goes_back_to_the_head_of_the_queue() {
         let (recording, keys) = recording();
         let mut flights = Flights::default();
-        let mut first = asked(&mut flights, &recording, &keys[..1]);
-        flights.take(Class::Request, 1, u64::MAX);
-        flights.give_up(keys[0], Error::Stopped);
-        for answer in [&mut first, &mut asked(&mut flights, &recording, &keys[..1])] {
-            let pages = answer.try_recv().unwrap().unwrap();
-            assert!(matches!(pages[..], [Err(Error::Stopped)]));
+        let _answer = asked(&mut flights, &recording, &keys[..4]);
+        assert_eq!(take(&mut flights).0, keys[..4]);
+        let _more = asked(&mut flights, &recording, &keys[4..]);
+        assert_eq!(flights.put_back(&keys[..4], &Ending::NotBegun), 0);
+        assert_eq!(take(&mut flights), (keys.clone(), false));
+    }
+
+    #[test]
+    fn pages_of_a_job_that_ended_its_reader_go_alone_after_the_others() {
+        for (ending, deadly) in [
+            (Ending::Died, true),
+            (Ending::Panicked(String::new()), false),
+        ] {
+            let (recording, keys) = recording();
+            let mut flights = Flights::default();
+            let _answer = asked(&mut flights, &recording, &keys[..4]);
+            take(&mut flights);
+            let _more = asked(&mut flights, &recording, &keys[4..]);
+            assert_eq!(flights.put_back(&keys[2..4], &ending), 0, "none is charged");
+            assert_eq!(take(&mut flights), (keys[4..].to_vec(), false));
+            assert_eq!(take(&mut flights), (vec![keys[3]], deadly));
+            assert_eq!(take(&mut flights), (vec![keys[2]], deadly));
         }
+    }
+
+    #[test]
+    fn a_page_that_ends_two_readers_alone_is_given_up_and_no_other() {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let mut answers = [0, 1].map(|page| asked(&mut flights, &recording, &keys[page..=page]));
+        take(&mut flights);
+        flights.put_back(&keys[..2], &Ending::Died);
+        let mut next = |key, given_up| {
+            assert_eq!(take(&mut flights), (vec![key], true));
+            assert_eq!(flights.put_back(&[key], &Ending::Died), given_up);
+        };
+        next(keys[1], 0);
+        next(keys[0], 0);
+        next(keys[1], 1);
+        let error = outcome(&mut answers[1]).unwrap_err();
+        assert!(matches!(&error, Error::PoisonedPage { place, deaths: 2 }
+            if place.channel == "c" && place.first_block == keys[1].first_block));
+        let mut again = asked(&mut flights, &recording, &keys[1..2]);
+        assert_eq!(outcome(&mut again).unwrap_err(), error, "without a job");
+        assert_eq!(take(&mut flights), (vec![keys[0]], true));
+        assert!(answers[0].try_recv().is_err(), "still waits");
+    }
+
+    #[test]
+    fn a_page_that_panics_alone_is_given_up_with_its_place() {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let mut answer = asked(&mut flights, &recording, &keys[3..4]);
+        take(&mut flights);
+        let ending = Ending::Panicked("index out of bounds".into());
+        assert_eq!(flights.put_back(&keys[3..4], &ending), 1);
+        let text = outcome(&mut answer).unwrap_err().to_string();
+        for part in [
+            "s.mefd",
+            "channel c",
+            "blocks from 3",
+            "index out of bounds",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn suspicion_outlives_the_request_and_the_opening_and_ends_with_an_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, keys) = recording_in(folder.path());
+        let mut flights = Flights::default();
+        let answer = asked(&mut flights, &first, &keys[..2]);
+        take(&mut flights);
+        flights.put_back(&keys[..2], &Ending::Died);
+        drop(answer);
+        assert!(take(&mut flights).0.is_empty());
         assert_eq!(flights.len(), 0);
-        assert!(flights.take(Class::Request, 1, u64::MAX).0.is_empty());
+
+        let again = PagedRecording::new(open_session(&first.recording.path).unwrap(), 100);
+        let keys: Vec<_> = (0..2)
+            .filter_map(|block| again.page_of(0, 0, block))
+            .collect();
+        let again = Arc::new(again);
+        let _answer = asked(&mut flights, &again, &keys);
+        assert_eq!(take(&mut flights), (vec![keys[0]], true));
+        flights.answered(keys[0], &Err(Error::Stopped));
+        let _answer = asked(&mut flights, &again, &keys[..1]);
+        assert_eq!(take(&mut flights), (vec![keys[1]], true));
+        assert_eq!(
+            take(&mut flights),
+            (vec![keys[0]], false),
+            "it was survived"
+        );
+    }
+
+    #[test]
+    fn what_a_reader_died_over_never_goes_to_the_server_process() {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let mut answer = asked(&mut flights, &recording, &keys[..1]);
+        take(&mut flights);
+        flights.put_back(&keys[..1], &Ending::Died);
+        let _others = asked(&mut flights, &recording, &keys[1..]);
+        let taken = flights.take(Class::Request, 64, u64::MAX, true);
+        assert_eq!(taken, (keys[1..].to_vec(), false));
+        let error = outcome(&mut answer).unwrap_err();
+        assert!(matches!(error, Error::NoWorker { .. }), "{error}");
     }
 
     #[test]
@@ -467,15 +686,14 @@ mod tests {
         drop(asked(&mut flights, &recording, &keys));
         assert_eq!(flights.waiters, 10);
         flights.sweep();
-        assert_eq!(flights.waiters, 2);
-        let (taken, _) = flights.take(Class::Request, 64, u64::MAX);
-        assert_eq!(taken, keys[..2]);
-        assert_eq!(flights.len(), 2, "what nobody wants is dropped");
-        for &key in &keys[..2] {
-            flights.complete(key, &Err(Error::Stopped));
-        }
-        assert_eq!((flights.len(), flights.waiters), (0, 0));
+        assert_eq!((flights.waiters, flights.len()), (2, 2));
+        assert_eq!(flights.queued(Class::Request), 2);
+        assert_eq!(take(&mut flights).0, keys[..2]);
         drop(kept);
+        flights.sweep();
+        assert_eq!((flights.waiters, flights.len()), (0, 2), "a job has them");
+        flights.put_back(&keys[..2], &Ending::NotBegun);
+        assert_eq!(flights.len(), 0, "and nobody wants them back");
     }
 
     #[test]
@@ -484,16 +702,27 @@ mod tests {
         let mut flights = Flights::default();
         let mut answers = Vec::new();
         for _ in 0..4 {
-            assert!(flights.has_room(2, 4));
+            flights.reserve(2, 4).unwrap();
             answers.push(asked(&mut flights, &recording, &keys[..2]));
         }
-        assert!(!flights.has_room(3, 4), "five pages in flight");
+        let refused = |flights: &mut Flights, pages| {
+            flights.last_sweep = None;
+            flights.reserve(pages, 4).unwrap_err().to_string()
+        };
+        let text = refused(&mut flights, 3);
+        assert!(
+            text.contains("limits.queued_pages is limited to 4"),
+            "{text}"
+        );
         for _ in 0..4 {
-            assert!(flights.has_room(2, 4));
+            flights.reserve(2, 4).unwrap();
             answers.push(asked(&mut flights, &recording, &keys[..2]));
         }
-        assert!(!flights.has_room(1, 4), "17 places to wait");
+        let text = refused(&mut flights, 1);
+        assert!(text.contains("limited to 16"), "{text}");
         answers.pop();
-        assert!(flights.has_room(2, 4), "who went away takes no place");
+        flights.reserve(2, 4).unwrap_err();
+        flights.last_sweep = None;
+        flights.reserve(2, 4).unwrap();
     }
 }

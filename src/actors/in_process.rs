@@ -113,9 +113,10 @@ impl Answers for Direct<'_> {
     fn answer(&mut self, reply: Reply, samples: &[i32]) -> Result<(), HangUp> {
         let job = self.check.job_id();
         // Our own code does not lie; if it does, that is a defect like a panic.
-        let event = self
-            .event(reply, samples)
-            .unwrap_or_else(|lie| JobEvent::Panicked(lie.to_string()));
+        let (event, go_on) = match self.event(reply, samples) {
+            Ok(event) => (event, Ok(())),
+            Err(lie) => (JobEvent::Panicked(lie.to_string()), Err(HangUp)),
+        };
         if !self.supervisor.connected() {
             return Err(HangUp);
         }
@@ -124,6 +125,6 @@ impl Answers for Direct<'_> {
             source: Source::Thread(self.thread),
             event: Event::Job(job, event),
         });
-        Ok(())
+        go_on
     }
 }

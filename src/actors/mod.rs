@@ -4,6 +4,7 @@
 //! neither read files nor decode. `actors.md` at the top of the project has the
 //! picture, every message and every failure.
 
+mod blame;
 pub(crate) mod cache;
 pub(crate) mod coordinator;
 pub(crate) mod file_manager;
@@ -11,7 +12,6 @@ mod flights;
 mod in_process;
 pub(crate) mod plan;
 pub(crate) mod prefetcher;
-mod quarantine;
 pub(crate) mod settings;
 pub(crate) mod slot;
 pub(crate) mod supervisor;

@@ -20,7 +20,7 @@ use super::slot::{Slot, WorkerState, WorkerStatus};
 use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
-use crate::worker::protocol::{Job, JobId, Work};
+use crate::worker::protocol::{Job, JobId};
 use crate::worker::{WORKER_NAME, WorkerRef, is_initialised, rescue};
 
 /// How often limits are looked at.
@@ -117,11 +117,13 @@ impl WorkerSupervisor {
             Capacity {
                 readers: self.threads.len(),
                 jobs: self.threads.len(),
+                in_process: true,
             }
         } else {
             Capacity {
                 readers: ready,
                 jobs: ready * JOBS_PER_WORKER,
+                in_process: false,
             }
         };
         if self.announced != Some(capacity) {
@@ -442,7 +444,7 @@ impl Handler<WorkerReport> for WorkerSupervisor {
 #[rtype(result = "()")]
 pub(crate) struct RunJob {
     pub(crate) job: Arc<Job>,
-    /// A reader has died of this job's page: never in the server process.
+    /// A reader has died over what the job is for: never in the server process.
     pub(crate) suspect: bool,
 }
 
@@ -451,16 +453,10 @@ impl Handler<RunJob> for WorkerSupervisor {
 
     fn handle(&mut self, RunJob { job, suspect }: RunJob, _: &mut Self::Context) {
         if self.assign(&job, suspect).is_none() {
-            // Pages may wait until a worker is back. An opening would be in the
-            // way of everything else.
-            let open = matches!(job.work, Work::Open(_));
-            let hopeless = suspect && self.in_process() && (open || self.slots.is_empty());
-            let event = if hopeless {
-                JobEvent::Lost
-            } else {
-                JobEvent::Returned
-            };
-            self.coordinator.do_send(JobNews { job: job.id, event });
+            self.coordinator.do_send(JobNews {
+                job: job.id,
+                event: JobEvent::Returned,
+            });
         }
     }
 }

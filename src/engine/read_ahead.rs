@@ -128,15 +128,31 @@ impl ReadAhead {
         // The chunk after the last that was planned may need a page again; times
         // that lie far ahead must not fill the memory.
         let planned_until = self.plan.grid.time_bound(self.next_column, -1.0);
-        let full = self.held_bytes() > self.max_bytes;
-        self.held.retain(|_, held| {
-            held.last_use > chunk.number || (!full && held.end_uutc > planned_until)
-        });
+        self.held
+            .retain(|_, held| held.last_use > chunk.number || held.end_uutc > planned_until);
+        self.drop_spare(chunk.number);
         Ok(Some(Chunk {
             first_column: chunk.first_column,
             columns: chunk.columns,
             rows,
         }))
+    }
+
+    /// Keeps to the limit: drops pages that no planned chunk after `chunk` needs,
+    /// those first that reach furthest ahead.
+    fn drop_spare(&mut self, chunk: u64) {
+        let mut bytes = self.held_bytes();
+        if bytes <= self.max_bytes {
+            return;
+        }
+        let spare = self.held.iter().filter(|(_, held)| held.last_use <= chunk);
+        let mut spare: Vec<_> = spare.map(|(key, held)| (held.end_uutc, *key)).collect();
+        spare.sort_unstable();
+        while bytes > self.max_bytes
+            && let Some((_, key)) = spare.pop()
+        {
+            bytes -= self.held.remove(&key).map_or(0, |held| held.bytes);
+        }
     }
 
     /// Asks for the pages of further chunks, while there is room.

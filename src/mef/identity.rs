@@ -13,7 +13,7 @@ use super::error::MefError;
 use super::layout::{HEADER_BYTES, UniversalHeader};
 
 /// Identity of the files whose blocks are decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SegmentIdentity {
     /// The block index (`.tidx`).
     pub index: FileIdentity,
@@ -29,7 +29,7 @@ impl SegmentIdentity {
 }
 
 /// Identity of one file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileIdentity {
     device: u64,
     inode: u64,

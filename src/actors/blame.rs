@@ -1,0 +1,166 @@
+//! What is held against pages and sessions: readers that died or panicked over
+//! them.
+
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use crate::error::Error;
+
+/// Entries that are remembered; the oldest go first.
+const ENTRIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+/// How long what was given up is answered with its error. After that it is tried
+/// again.
+const TERM: Duration = Duration::from_secs(60);
+/// Readers that may die of a page or a session before it is given up.
+const MAX_DEATHS: u32 = 2;
+
+/// What is held against a page or a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Suspicion {
+    /// A reader died or panicked over a job with it: it goes alone.
+    pub(super) alone: bool,
+    /// A reader died over a job with it: it never goes to the server process.
+    pub(super) deadly: bool,
+    /// Readers that died over it while there was nothing else to blame.
+    pub(super) deaths: u32,
+}
+
+impl Suspicion {
+    /// One of several that a reader may have panicked over.
+    pub(super) fn panicked(&mut self) {
+        self.alone = true;
+    }
+
+    /// One of several that a reader may have died of.
+    pub(super) fn died(&mut self) {
+        self.alone = true;
+        self.deadly = true;
+    }
+
+    /// What a reader has died of; whether it is to be given up now.
+    pub(super) fn died_alone(&mut self) -> bool {
+        self.died();
+        self.deaths += 1;
+        self.deaths >= MAX_DEATHS
+    }
+}
+
+#[derive(Default)]
+struct Entry {
+    suspicion: Suspicion,
+    given_up: Option<(Instant, Error)>,
+}
+
+/// A bounded memory of suspicions. It outlives the requests and openings that
+/// gave rise to them, so that nobody who asks again starts from nothing.
+pub(super) struct Blame<K: Hash + Eq> {
+    entries: LruCache<K, Entry>,
+}
+
+impl<K: Hash + Eq> Default for Blame<K> {
+    fn default() -> Self {
+        Self {
+            entries: LruCache::new(ENTRIES),
+        }
+    }
+}
+
+impl<K: Hash + Eq> Blame<K> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What is held against `key`.
+    pub(super) fn suspicion<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Suspicion
+    where
+        K: Borrow<Q>,
+    {
+        let entry = self.entries.peek(key);
+        entry.map_or_else(Suspicion::default, |entry| entry.suspicion)
+    }
+
+    /// Remembers what is held against `key`.
+    pub(super) fn suspect(&mut self, key: K, suspicion: Suspicion) {
+        let entry = self.entries.get_or_insert_mut(key, Entry::default);
+        entry.suspicion = suspicion;
+    }
+
+    /// Remembers that `key` was given up.
+    pub(super) fn give_up(&mut self, key: K, error: Error) {
+        let entry = self.entries.get_or_insert_mut(key, Entry::default);
+        entry.suspicion.alone = true;
+        entry.given_up = Some((Instant::now(), error));
+    }
+
+    /// Forgets what was held against `key`: a reader has survived it.
+    pub(super) fn clear<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.pop(key);
+    }
+
+    /// The error of what is not to be tried again yet.
+    pub(super) fn refusal<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&Error>
+    where
+        K: Borrow<Q>,
+    {
+        self.refusal_at(key, Instant::now())
+    }
+
+    fn refusal_at<Q: Hash + Eq + ?Sized>(&self, key: &Q, now: Instant) -> Option<&Error>
+    where
+        K: Borrow<Q>,
+    {
+        let (since, error) = self.entries.peek(key)?.given_up.as_ref()?;
+        (now.saturating_duration_since(*since) < TERM).then_some(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_is_refused_for_its_term_and_suspect_after_it() {
+        let mut blame = Blame::default();
+        blame.suspect(7, Suspicion::default());
+        assert_eq!(blame.refusal(&7), None);
+        blame.give_up(7, Error::Stopped);
+        let now = Instant::now();
+        assert_eq!(blame.refusal(&7), Some(&Error::Stopped));
+        assert_eq!(blame.refusal(&8), None);
+        assert_eq!(blame.refusal_at(&7, now + TERM), None);
+        assert!(blame.suspicion(&7).alone);
+        assert_eq!(blame.suspicion(&8), Suspicion::default());
+        blame.clear(&7);
+        assert!(blame.is_empty());
+        assert_eq!(blame.refusal(&7), None);
+    }
+
+    #[test]
+    fn the_second_death_is_the_last() {
+        let mut suspicion = Suspicion::default();
+        suspicion.panicked();
+        assert!(suspicion.alone && !suspicion.deadly);
+        suspicion.died();
+        assert!(suspicion.deadly && suspicion.deaths == 0);
+        assert!(!suspicion.died_alone());
+        assert!(suspicion.died_alone());
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_when_there_are_too_many() {
+        let mut blame = Blame::default();
+        for key in 0..=ENTRIES.get() {
+            blame.give_up(key, Error::Stopped);
+        }
+        assert!(blame.refusal(&0).is_none());
+        assert!(blame.refusal(&1).is_some());
+        assert!(blame.refusal(&ENTRIES.get()).is_some());
+    }
+}
