@@ -5,13 +5,16 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::process::client::Client;
 use common::process::session::{KnownSession, assert_same};
-use common::process::{LIMIT, Launch, Process, Server, all_gone, children, process, signal, until};
+use common::process::{
+    LIMIT, Launch, Process, Server, all_gone, children, cpu_time, process, signal, until,
+};
 use rustix::process::Signal;
 
 /// How soon a dead worker must have a successor.
@@ -165,14 +168,105 @@ async fn an_idle_worker_that_dies_is_replaced() {
     end_cleanly(server);
 }
 
+/// The first worker that has worked for a while.
+fn busy_worker(server: &Server) -> Process {
+    let mut idle = HashMap::new();
+    let mut busy = None;
+    until("a worker works", LIMIT, || {
+        busy = server.workers().into_iter().find(|worker| {
+            let Some(spent) = cpu_time(worker.pid) else {
+                return false;
+            };
+            let before = *idle.entry(worker.pid).or_insert(spent);
+            spent - before > Duration::from_millis(50)
+        });
+        busy.is_some()
+    });
+    busy.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_ends_two_workers_is_an_error_and_its_neighbours_are_served() {
+    // Blocks that take long enough for a worker to be killed over one.
+    let session = KnownSession::with_blocks(2, 32_000, 125, 4_000_000);
+    let guilty = session.span(0..1, 0, 1);
+    let innocent = session.span(1..2, 0, 1);
+    let server = launch().arg("--workers=1").start();
+    server.workers_up(1);
+    let mut client = Client::with_open(server.address, &session).await;
+
+    let reading = client.start(&session, &guilty).await;
+    for _ in 0..2 {
+        let victim = busy_worker(&server);
+        signal(victim.pid, Signal::KILL);
+        until("the worker is gone", LIMIT, || {
+            server
+                .workers()
+                .iter()
+                .all(|worker| worker.pid != victim.pid)
+        });
+    }
+    let error = reading.finish().await.unwrap_err();
+    for part in [
+        session.key().as_str(),
+        "channel ch 000",
+        "blocks from 0",
+        "ended 2 workers",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(server.records_of("page is given up").len(), 1);
+
+    // Another opening of the same files is refused in the same words, by no worker.
+    client.close(&session.key()).await;
+    let mut other = Client::with_open(server.address, &session).await;
+    assert_eq!(other.read(&session, &guilty).await.unwrap_err(), error);
+    other.read_right(&session, &innocent).await;
+    assert_eq!(server.records_of("worker is gone").len(), 2);
+    end_cleanly(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_a_worker_is_not_read_by_the_server_itself() {
+    let session = KnownSession::with_blocks(2, 32_000, 125, 4_000_000);
+    let server = launch()
+        .arg("--workers=1")
+        // The first worker that dies sends its slot to rest.
+        .env("MEF3_SERVER_WORKERS_RESTART_BUDGET", "1")
+        .env("MEF3_SERVER_WORKERS_REST_S", "3")
+        .start();
+    server.workers_up(1);
+    let mut client = Client::with_open(server.address, &session).await;
+    let idle = server.workers().remove(0);
+    signal(idle.pid, Signal::KILL);
+    until("another worker is up", LIMIT, || {
+        server.workers().iter().any(|worker| worker.pid != idle.pid)
+    });
+
+    let suspect = session.span(0..1, 0, 1);
+    let reading = client.start(&session, &suspect).await;
+    signal(busy_worker(&server).pid, Signal::KILL);
+    let error = reading.finish().await.unwrap_err();
+    assert!(error.contains("no other can be started now"), "{error}");
+    client.read_right(&session, &session.span(1..2, 0, 1)).await;
+    server.logged("no worker can run: reads are decoded in the server process");
+    server.logged("worker processes read again");
+    client.read_right(&session, &suspect).await;
+    end_cleanly(server);
+}
+
 /// All workers are killed again and again under eight readers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_kills_fails_no_read_and_falsifies_none() {
     let length = std::env::var("MEF3_CHAOS_SECONDS").map_or(5, |seconds| seconds.parse().unwrap());
     let length = Duration::from_secs(length);
     let session = Arc::new(session());
-    // The smallest cache: almost every read goes to a worker.
-    let server = launch().env("MEF3_SERVER_CACHE_SIZE_MB", "1").start();
+    let server = launch()
+        // The smallest cache: almost every read goes to a worker.
+        .env("MEF3_SERVER_CACHE_SIZE_MB", "1")
+        // Without it, a longer storm has slots rest, and reads are refused.
+        .env("MEF3_SERVER_WORKERS_RESTART_BUDGET", "1000")
+        .start();
     let over = Arc::new(AtomicBool::new(false));
     let reads = Arc::new(AtomicU64::new(0));
     let readers: Vec<_> = (0..8)

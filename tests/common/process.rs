@@ -272,6 +272,13 @@ pub struct Process {
     pub name: String,
 }
 
+/// Time that a process has spent on a core, if there is one.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    let spent = schedstat.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(spent))
+}
+
 /// The process of a number, if there is one.
 pub fn process(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

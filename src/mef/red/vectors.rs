@@ -327,6 +327,19 @@ fn signal() -> impl Strategy<Value = Vec<i32>> {
     prop_oneof![3 => walk, 1 => constant, 1 => extremes]
 }
 
+/// The final range of this stream reaches hardly beyond its last bytes.
+#[test]
+fn a_stream_that_ends_in_a_narrow_range_decodes_to_itself() {
+    let samples = [-66_052; 1779];
+    let mut bytes = Vec::new();
+    Encoder::new()
+        .encode(&samples, 0, true, &mut bytes)
+        .unwrap();
+    let mut decoded = Vec::new();
+    Decoder::new().decode(&bytes, &mut decoded).unwrap();
+    assert!(decoded == samples);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mef3_server::grpc::proto::client::LegacyClient;
-use mef3_server::grpc::proto::{OpenFileRequest, SignalChunk, SignalRangeRequest};
+use mef3_server::grpc::proto::{FileInfoRequest, OpenFileRequest, SignalChunk, SignalRangeRequest};
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -52,6 +52,14 @@ impl Client {
             Some(channels) if info.file_opened => Ok(channels),
             _ => Err(info.error_message.unwrap_or_default()),
         }
+    }
+
+    /// Closes a session.
+    pub async fn close(&mut self, path: &str) {
+        let request = FileInfoRequest {
+            file_path: path.into(),
+        };
+        soon("close", self.0.close_file(request)).await.unwrap();
     }
 
     /// Starts to read a span.

@@ -25,6 +25,11 @@ pub struct KnownSession {
 impl KnownSession {
     /// Writes a session.
     pub fn write(channels: u32, rate: i64, seconds: i64) -> Self {
+        Self::with_blocks(channels, rate, seconds, BLOCK)
+    }
+
+    /// Writes a session with so many samples in a block.
+    pub fn with_blocks(channels: u32, rate: i64, seconds: i64, block_samples: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("known.mefd");
         let options = SessionOptions {
@@ -38,7 +43,7 @@ impl KnownSession {
             let mut channel = session
                 .channel(ChannelOptions {
                     units_conversion_factor: UNITS_CONVERSION_FACTOR,
-                    block_samples: Some(BLOCK),
+                    block_samples: Some(block_samples),
                     ..ChannelOptions::new(name(number as usize), rate as f64)
                 })
                 .unwrap();
