@@ -1,0 +1,211 @@
+use std::path::Path;
+
+use super::*;
+use crate::mef::{ChannelOptions, SessionOptions, SessionWriter, open_session};
+
+/// A recording of eight pages of one block, and their keys.
+fn recording() -> (Arc<PagedRecording>, Vec<PageKey>) {
+    recording_in(tempfile::tempdir().unwrap().path())
+}
+
+fn recording_in(folder: &Path) -> (Arc<PagedRecording>, Vec<PageKey>) {
+    let path = folder.join("s.mefd");
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    let options = ChannelOptions {
+        block_samples: Some(100),
+        ..ChannelOptions::new("c", 100.0)
+    };
+    let mut channel = session.channel(options).unwrap();
+    let samples: Vec<i32> = (0..800).collect();
+    channel.write(1_000_000_000_000_000, &samples).unwrap();
+    channel.finish().unwrap();
+    let recording = PagedRecording::new(open_session(&path).unwrap(), 100);
+    let keys = (0..8).filter_map(|block| recording.page_of(0, 0, block));
+    let keys: Vec<_> = keys.collect();
+    assert_eq!(keys.len(), 8);
+    (Arc::new(recording), keys)
+}
+
+fn asked(
+    flights: &mut Flights,
+    recording: &Arc<PagedRecording>,
+    keys: &[PageKey],
+) -> oneshot::Receiver<Fetched> {
+    let (reply, answer) = oneshot::channel();
+    let (new, _) = flights.request(recording, keys, reply);
+    for key in new {
+        flights.enqueue(key);
+    }
+    answer
+}
+
+/// Takes what the next job may have of eight pages.
+fn take(flights: &mut Flights) -> (Vec<PageKey>, bool) {
+    flights.take(Class::Request, 64, u64::MAX, false)
+}
+
+fn outcome(answer: &mut oneshot::Receiver<Fetched>) -> Result<Arc<Page>, Error> {
+    answer.try_recv().unwrap().unwrap().remove(0)
+}
+
+#[test]
+fn a_job_that_was_not_begun_goes_back_to_the_head_of_the_queue() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let _answer = asked(&mut flights, &recording, &keys[..4]);
+    assert_eq!(take(&mut flights).0, keys[..4]);
+    let _more = asked(&mut flights, &recording, &keys[4..]);
+    assert_eq!(flights.put_back(&keys[..4], &Ending::NotBegun), 0);
+    assert_eq!(take(&mut flights), (keys.clone(), false));
+}
+
+#[test]
+fn pages_of_a_job_that_ended_its_reader_go_alone_after_the_others() {
+    for (ending, deadly) in [
+        (Ending::Died, true),
+        (Ending::Panicked(String::new()), false),
+    ] {
+        let (recording, keys) = recording();
+        let mut flights = Flights::default();
+        let _answer = asked(&mut flights, &recording, &keys[..4]);
+        take(&mut flights);
+        let _more = asked(&mut flights, &recording, &keys[4..]);
+        assert_eq!(flights.put_back(&keys[2..4], &ending), 0, "none is charged");
+        assert_eq!(take(&mut flights), (keys[4..].to_vec(), false));
+        assert_eq!(take(&mut flights), (vec![keys[3]], deadly));
+        assert_eq!(take(&mut flights), (vec![keys[2]], deadly));
+    }
+}
+
+#[test]
+fn a_page_that_ends_two_readers_alone_is_given_up_and_no_other() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let mut answers = [0, 1].map(|page| asked(&mut flights, &recording, &keys[page..=page]));
+    take(&mut flights);
+    flights.put_back(&keys[..2], &Ending::Died);
+    let mut next = |key, given_up| {
+        assert_eq!(take(&mut flights), (vec![key], true));
+        assert_eq!(flights.put_back(&[key], &Ending::Died), given_up);
+    };
+    next(keys[1], 0);
+    next(keys[0], 0);
+    next(keys[1], 1);
+    let error = outcome(&mut answers[1]).unwrap_err();
+    assert!(matches!(&error, Error::PoisonedPage { place, deaths: 2 }
+        if place.channel == "c" && place.first_block == keys[1].first_block));
+    let mut again = asked(&mut flights, &recording, &keys[1..2]);
+    assert_eq!(outcome(&mut again).unwrap_err(), error, "without a job");
+    assert_eq!(take(&mut flights), (vec![keys[0]], true));
+    assert!(answers[0].try_recv().is_err(), "still waits");
+}
+
+#[test]
+fn a_page_that_panics_alone_is_given_up_with_its_place() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let mut answer = asked(&mut flights, &recording, &keys[3..4]);
+    take(&mut flights);
+    let ending = Ending::Panicked("index out of bounds".into());
+    assert_eq!(flights.put_back(&keys[3..4], &ending), 1);
+    let text = outcome(&mut answer).unwrap_err().to_string();
+    for part in [
+        "s.mefd",
+        "channel c",
+        "blocks from 3",
+        "index out of bounds",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn suspicion_outlives_the_request_and_the_opening_and_ends_with_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, keys) = recording_in(folder.path());
+    let mut flights = Flights::default();
+    let answer = asked(&mut flights, &first, &keys[..2]);
+    take(&mut flights);
+    flights.put_back(&keys[..2], &Ending::Died);
+    drop(answer);
+    assert!(take(&mut flights).0.is_empty());
+    assert_eq!(flights.len(), 0);
+
+    let again = PagedRecording::new(open_session(&first.recording.path).unwrap(), 100);
+    let keys: Vec<_> = (0..2)
+        .filter_map(|block| again.page_of(0, 0, block))
+        .collect();
+    let again = Arc::new(again);
+    let _answer = asked(&mut flights, &again, &keys);
+    assert_eq!(take(&mut flights), (vec![keys[0]], true));
+    flights.answered(keys[0], &Err(Error::Stopped));
+    let _answer = asked(&mut flights, &again, &keys[..1]);
+    assert_eq!(take(&mut flights), (vec![keys[1]], true));
+    assert_eq!(
+        take(&mut flights),
+        (vec![keys[0]], false),
+        "it was survived"
+    );
+}
+
+#[test]
+fn what_a_reader_died_over_never_goes_to_the_server_process() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let mut answer = asked(&mut flights, &recording, &keys[..1]);
+    take(&mut flights);
+    flights.put_back(&keys[..1], &Ending::Died);
+    let _others = asked(&mut flights, &recording, &keys[1..]);
+    let taken = flights.take(Class::Request, 64, u64::MAX, true);
+    assert_eq!(taken, (keys[1..].to_vec(), false));
+    let error = outcome(&mut answer).unwrap_err();
+    assert!(matches!(error, Error::NoWorker { .. }), "{error}");
+}
+
+#[test]
+fn cancelled_requests_are_swept_out_and_their_pages_dropped() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let kept = asked(&mut flights, &recording, &keys[..2]);
+    drop(asked(&mut flights, &recording, &keys));
+    assert_eq!(flights.waiters, 10);
+    flights.sweep();
+    assert_eq!((flights.waiters, flights.len()), (2, 2));
+    assert_eq!(flights.queued(Class::Request), 2);
+    assert_eq!(take(&mut flights).0, keys[..2]);
+    drop(kept);
+    flights.sweep();
+    assert_eq!((flights.waiters, flights.len()), (0, 2), "a job has them");
+    flights.put_back(&keys[..2], &Ending::NotBegun);
+    assert_eq!(flights.len(), 0, "and nobody wants them back");
+}
+
+#[test]
+fn pages_in_flight_and_those_who_wait_for_them_have_limits() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        flights.reserve(2, 4).unwrap();
+        answers.push(asked(&mut flights, &recording, &keys[..2]));
+    }
+    let refused = |flights: &mut Flights, pages| {
+        flights.last_sweep = None;
+        flights.reserve(pages, 4).unwrap_err().to_string()
+    };
+    let text = refused(&mut flights, 3);
+    assert!(
+        text.contains("limits.queued_pages is limited to 4"),
+        "{text}"
+    );
+    for _ in 0..4 {
+        flights.reserve(2, 4).unwrap();
+        answers.push(asked(&mut flights, &recording, &keys[..2]));
+    }
+    let text = refused(&mut flights, 1);
+    assert!(text.contains("limited to 16"), "{text}");
+    answers.pop();
+    flights.reserve(2, 4).unwrap_err();
+    flights.last_sweep = None;
+    flights.reserve(2, 4).unwrap();
+}
