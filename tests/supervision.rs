@@ -178,7 +178,7 @@ fn busy_worker(server: &Server) -> Process {
                 return false;
             };
             let before = *idle.entry(worker.pid).or_insert(spent);
-            spent - before > Duration::from_millis(50)
+            spent - before > Duration::from_millis(20)
         });
         busy.is_some()
     });
@@ -188,7 +188,7 @@ fn busy_worker(server: &Server) -> Process {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_ends_two_workers_is_an_error_and_its_neighbours_are_served() {
     // Blocks that take long enough for a worker to be killed over one.
-    let session = KnownSession::with_blocks(2, 32_000, 125, 4_000_000);
+    let session = KnownSession::with_blocks(2, 32_000, 200, 6_400_000);
     let guilty = session.span(0..1, 0, 1);
     let innocent = session.span(1..2, 0, 1);
     let server = launch().arg("--workers=1").start();
@@ -228,11 +228,12 @@ async fn a_page_that_ends_two_workers_is_an_error_and_its_neighbours_are_served(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ended_a_worker_is_not_read_by_the_server_itself() {
-    let session = KnownSession::with_blocks(2, 32_000, 125, 4_000_000);
+    let session = KnownSession::with_blocks(2, 32_000, 200, 6_400_000);
     let server = launch()
         .arg("--workers=1")
-        // The first worker that dies sends its slot to rest.
+        // The second worker that dies sends its slot to rest.
         .env("MEF3_SERVER_WORKERS_RESTART_BUDGET", "1")
+        .env("MEF3_SERVER_WORKERS_RESTART_WINDOW_S", "600")
         .env("MEF3_SERVER_WORKERS_REST_S", "3")
         .start();
     server.workers_up(1);
