@@ -8,6 +8,7 @@
 
 mod blocks;
 pub mod crc;
+mod crypto;
 mod error;
 mod gaps;
 mod header;
@@ -19,12 +20,14 @@ mod place;
 mod recording;
 pub mod red;
 mod session;
+mod store;
 pub mod synth;
 pub mod time;
 mod window;
 mod writer;
 
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
+pub use crypto::{Access, Password};
 pub use error::{BlockError, IndexField, Malformation, MefError};
 pub use gaps::Gap;
 pub use identity::{FileIdentity, SegmentIdentity};

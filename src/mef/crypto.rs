@@ -1,0 +1,344 @@
+//! Passwords, keys and access levels (format section 10).
+//!
+//! The sixteen bytes of a password are the AES-128 key itself, and each block
+//! is enciphered on its own: this protects names from a glance, not a session
+//! from an attacker. Everything secret here is wiped when it is dropped and is
+//! never shown by `Debug`.
+
+use std::fmt;
+
+use aes::Aes128;
+use aes::cipher::{Block, BlockDecrypt, BlockEncrypt, KeyInit};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::layout::UniversalHeader;
+
+/// Bytes of a key, of a validation field and of one AES block.
+const KEY_BYTES: usize = 16;
+
+type Key = [u8; KEY_BYTES];
+
+/// A password, in the form in which the format uses it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Password {
+    bytes: Key,
+    /// The bytes by the mapping of mef3io up to 1.2.0, where they differ.
+    fallback: Option<Key>,
+}
+
+impl Password {
+    /// The password that is typed as `text`: the low eight bits of each of its
+    /// first sixteen characters, up to a NUL (format section 10.1).
+    ///
+    /// A password whose bytes are all zero is none.
+    pub fn new(text: &str) -> Option<Self> {
+        let map = |byte: fn(char) -> u8| {
+            let mut key = Key::default();
+            let characters = text.chars().take_while(|&character| character != '\0');
+            for (slot, character) in key.iter_mut().zip(characters) {
+                *slot = byte(character);
+            }
+            key
+        };
+        let bytes = map(|character| character as u8);
+        let by_utf8 = map(|character| {
+            let mut buffer = [0; 4];
+            character
+                .encode_utf8(&mut buffer)
+                .bytes()
+                .last()
+                .unwrap_or(0)
+        });
+        if bytes == Key::default() && by_utf8 == Key::default() {
+            return None;
+        }
+        let fallback = (by_utf8 != bytes).then_some(by_utf8);
+        Some(Self { bytes, fallback })
+    }
+
+    /// The key, for those who write.
+    pub(crate) fn key(&self) -> &Key {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Password(..)")
+    }
+}
+
+/// What a password opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Access {
+    /// The session has no password.
+    Unprotected,
+    /// The session has passwords, and none was given: only what is not
+    /// encrypted can be read.
+    Locked,
+    /// Signal and technical metadata, but not the subject's.
+    Level1,
+    /// Everything.
+    Level2,
+}
+
+/// The password is none of the session's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrongPassword;
+
+/// The keys that a password gives.
+#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Keys {
+    level_1: Option<Key>,
+    level_2: Option<Key>,
+}
+
+/// Ciphertext whose key is not at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// The level's password is missing.
+    Locked,
+    /// No such level exists (format section 6.1).
+    UndefinedLevel,
+}
+
+/// "No entry" for an encryption level.
+const NO_LEVEL: i8 = -128;
+
+impl Keys {
+    /// The keys of a new session, and its two validation fields.
+    pub(crate) fn for_writing(level_1: &Password, level_2: &Password) -> (Self, [Key; 2]) {
+        let mut second = hash(level_2.key());
+        xor(&mut second, level_1.key());
+        let keys = Self {
+            level_1: Some(*level_1.key()),
+            level_2: Some(*level_2.key()),
+        };
+        (keys, [hash(level_1.key()), second])
+    }
+
+    /// Checks a password against a file's header (format section 10.2).
+    pub(crate) fn unlock(
+        header: &UniversalHeader,
+        password: Option<&Password>,
+    ) -> Result<(Access, Self), WrongPassword> {
+        let validation = [&header.level_1_validation, &header.level_2_validation];
+        if validation.iter().all(|field| **field == Key::default()) {
+            return Ok((Access::Unprotected, Self::default()));
+        }
+        let Some(password) = password else {
+            return Ok((Access::Locked, Self::default()));
+        };
+        let candidates = [Some(&password.bytes), password.fallback.as_ref()];
+        let unlocked = candidates
+            .into_iter()
+            .flatten()
+            .find_map(|bytes| Self::check(validation, bytes));
+        unlocked.ok_or(WrongPassword)
+    }
+
+    fn check([first, second]: [&Key; 2], bytes: &Key) -> Option<(Access, Self)> {
+        let hashed = hash(bytes);
+        if hashed == *first {
+            let keys = Self {
+                level_1: Some(*bytes),
+                level_2: None,
+            };
+            return Some((Access::Level1, keys));
+        }
+        // Wiped unless it turns out to be the level-1 key.
+        let mut level_1 = Zeroizing::new(hashed);
+        xor(&mut level_1, second);
+        if hash(&level_1) != *first {
+            return None;
+        }
+        let keys = Self {
+            level_1: Some(*level_1),
+            level_2: Some(*bytes),
+        };
+        Some((Access::Level2, keys))
+    }
+
+    /// Deciphers all whole AES blocks of `bytes`, if their level byte says that
+    /// they are ciphertext: only a positive one does (format section 6.1).
+    pub(crate) fn decrypt(&self, level: i8, bytes: &mut [u8]) -> Result<(), NoKey> {
+        let Some(cipher) = self.cipher(level)? else {
+            return Ok(());
+        };
+        for block in bytes.chunks_exact_mut(KEY_BYTES) {
+            cipher.decrypt_block(Block::<Aes128>::from_mut_slice(block));
+        }
+        Ok(())
+    }
+
+    /// Enciphers all whole AES blocks of `bytes` at a positive level.
+    pub(crate) fn encrypt(&self, level: i8, bytes: &mut [u8]) -> Result<(), NoKey> {
+        let Some(cipher) = self.cipher(level)? else {
+            return Ok(());
+        };
+        for block in bytes.chunks_exact_mut(KEY_BYTES) {
+            cipher.encrypt_block(Block::<Aes128>::from_mut_slice(block));
+        }
+        Ok(())
+    }
+
+    /// The cipher of a level; none where the level means plain text.
+    fn cipher(&self, level: i8) -> Result<Option<Aes128>, NoKey> {
+        let key = match level {
+            NO_LEVEL | -2..=0 => return Ok(None),
+            1 => &self.level_1,
+            2 => &self.level_2,
+            _ => return Err(NoKey::UndefinedLevel),
+        };
+        let key = key.as_ref().ok_or(NoKey::Locked)?;
+        Ok(Some(Aes128::new(key.into())))
+    }
+}
+
+/// Names no key.
+impl fmt::Debug for Keys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Keys(..)")
+    }
+}
+
+/// The first sixteen bytes of SHA-256.
+fn hash(bytes: &Key) -> Key {
+    let mut key = Key::default();
+    let digest = Sha256::digest(bytes);
+    for (slot, byte) in key.iter_mut().zip(digest) {
+        *slot = byte;
+    }
+    key
+}
+
+fn xor(target: &mut Key, with: &Key) {
+    for (byte, other) in target.iter_mut().zip(with) {
+        *byte ^= other;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn key_of(text: &str) -> String {
+        let password = Password::new(text).unwrap();
+        let shown = hex(password.key());
+        shown.trim_end_matches("00").to_owned()
+    }
+
+    fn header(first: &str, second: &str) -> UniversalHeader {
+        let (_, [one, two]) = Keys::for_writing(
+            &Password::new(first).unwrap(),
+            &Password::new(second).unwrap(),
+        );
+        let mut header = UniversalHeader::new_zeroed();
+        header.level_1_validation = one;
+        header.level_2_validation = two;
+        header
+    }
+
+    #[test]
+    fn password_bytes_of_section_18_3() {
+        for (text, bytes) in [
+            ("level1", "6c6576656c31"),
+            ("é", "e9"),
+            ("Ł", "41"),
+            ("€uro", "ac75726f"),
+            ("naïve-pass", "6e61ef76652d70617373"),
+            ("😀x", "0078"),
+            ("日本語", "e52c9e"),
+            ("Āb", "0062"),
+        ] {
+            assert_eq!(key_of(text), bytes, "{text}");
+        }
+        assert!(Password::new("").is_none());
+        assert!(Password::new("\0after").is_none());
+        // Longer than a key: the first sixteen count.
+        assert_eq!(key_of("0123456789abcdefXYZ"), hex(b"0123456789abcdef"));
+    }
+
+    #[test]
+    fn validation_fields_of_section_18_3() {
+        let header = header("level1", "level2");
+        assert_eq!(
+            hex(&header.level_1_validation),
+            "905447f930bf09f11f6c5f0665fa0cfe"
+        );
+        assert_eq!(
+            hex(&header.level_2_validation),
+            "fea4a36406a4664eb705c048793c3c01"
+        );
+    }
+
+    #[test]
+    fn ciphertexts_of_section_18_3() {
+        let counting: [u8; 16] = std::array::from_fn(|byte| byte as u8);
+        let mut name = [0; 16];
+        name[..3].copy_from_slice(b"ch1");
+        let header = header("level1", "level2");
+        let (_, keys) = Keys::unlock(&header, Password::new("level2").as_ref()).unwrap();
+        for (level, plain, cipher) in [
+            (1, counting, "41a3f4351ab93adc2bed3e0159dc1c99"),
+            (2, counting, "b7a6de3b3948ca5ca42c04f8dc79d0fb"),
+            (1, [0; 16], "6fd1409461e91d60219754065db0954c"),
+            (2, [0; 16], "54d8f9bded39d564006c593be6d72449"),
+            (1, name, "2c328ff24bdef32562bb3a805618355b"),
+        ] {
+            let mut bytes = plain;
+            keys.encrypt(level, &mut bytes).unwrap();
+            assert_eq!(hex(&bytes), cipher);
+            keys.decrypt(level, &mut bytes).unwrap();
+            assert_eq!(bytes, plain);
+            // A level that is not positive is plain text, whatever the keys.
+            keys.decrypt(-level, &mut bytes).unwrap();
+            assert_eq!(bytes, plain);
+        }
+    }
+
+    #[test]
+    fn each_password_opens_its_level_and_no_other_any() {
+        let header = header("level1", "level2");
+        let access = |text| Keys::unlock(&header, Password::new(text).as_ref()).map(|(a, _)| a);
+        assert_eq!(access("level1"), Ok(Access::Level1));
+        assert_eq!(access("level2"), Ok(Access::Level2));
+        assert_eq!(access("levelX"), Err(WrongPassword));
+        assert_eq!(access(""), Ok(Access::Locked));
+        let (_, keys) = Keys::unlock(&header, Password::new("level1").as_ref()).unwrap();
+        let mut bytes = [0; 16];
+        assert_eq!(keys.decrypt(2, &mut bytes), Err(NoKey::Locked));
+        assert_eq!(keys.decrypt(3, &mut bytes), Err(NoKey::UndefinedLevel));
+        assert_eq!(bytes, [0; 16]);
+        let unprotected = UniversalHeader::new_zeroed();
+        let opened = Keys::unlock(&unprotected, Password::new("any").as_ref()).unwrap();
+        assert_eq!(opened.0, Access::Unprotected);
+    }
+
+    #[test]
+    fn a_password_by_the_last_byte_of_utf8_opens_files_of_old_mef3io() {
+        // What mef3io up to 1.2.0 made of "é": the last byte of its UTF-8 form.
+        let old = Password::new("\u{a9}").unwrap();
+        let (_, [one, two]) = Keys::for_writing(&old, &Password::new("second").unwrap());
+        let mut header = UniversalHeader::new_zeroed();
+        header.level_1_validation = one;
+        header.level_2_validation = two;
+        let opened = Keys::unlock(&header, Password::new("é").as_ref()).unwrap();
+        assert_eq!(opened.0, Access::Level1);
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let password = Password::new("hush").unwrap();
+        let (keys, _) = Keys::for_writing(&password, &password);
+        assert_eq!(format!("{password:?} {keys:?}"), "Password(..) Keys(..)");
+    }
+}
