@@ -146,6 +146,79 @@ pub enum Malformation {
     /// A name that is not valid Unicode.
     #[error("name is not valid UTF-8")]
     Name,
+    /// A session archive that cannot be read in place.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+/// Why a session archive cannot be read in place (format section 1.1).
+///
+/// Names of members are shown with invalid UTF-8 replaced, and cut where they
+/// are very long.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The archive was compressed as a whole.
+    #[error("archive is compressed with {0}; only a plain tar can be read in place")]
+    Compressed(String),
+    /// The first block is no tar header of the `ustar` family.
+    #[error("not a tar archive with ustar headers")]
+    NotTar,
+    /// Where a header is due there is something else.
+    #[error("no tar header with a valid checksum at byte {offset}")]
+    Header {
+        /// Place of the header from the start of the archive.
+        offset: u64,
+    },
+    /// The size field is negative, no number, or beyond 64 bits.
+    #[error("archive member {member:?} has an impossible size")]
+    Size {
+        /// The member's name as stored.
+        member: String,
+    },
+    /// The member's bytes go on after the archive has ended.
+    #[error(
+        "archive is truncated: member {member:?} begins at byte {offset} and has {bytes} bytes, the archive has {archive_bytes}"
+    )]
+    Truncated {
+        /// The member's name as stored.
+        member: String,
+        /// Place of its first byte from the start of the archive.
+        offset: u64,
+        /// Its length in bytes, by its header.
+        bytes: u64,
+        /// Length of the archive in bytes.
+        archive_bytes: u64,
+    },
+    /// A name with a `..` component or a NUL, or a very long one.
+    #[error("archive member {member:?} has a name that no file of a session can have")]
+    MemberName {
+        /// The member's name as stored.
+        member: String,
+    },
+    /// The member's holes were left out, so that its bytes are not contiguous.
+    #[error("archive member {member:?} is stored as a sparse file and cannot be read in place")]
+    Sparse {
+        /// The member's name as stored.
+        member: String,
+    },
+    /// An extended header whose records contradict themselves.
+    #[error("extended header at byte {offset} holds a malformed record")]
+    ExtendedHeader {
+        /// Place of its first record from the start of the archive.
+        offset: u64,
+    },
+    /// An extended header or long name beyond what this implementation reads.
+    #[error("extended header at byte {offset} has {bytes} bytes, more than the limit of {limit}", limit = super::store::MAX_EXTENSION_BYTES)]
+    ExtendedHeaderTooLong {
+        /// Place of its first byte from the start of the archive.
+        offset: u64,
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// More headers than this implementation keeps.
+    #[error("archive has more than {limit} headers", limit = super::store::MAX_HEADERS)]
+    TooManyMembers,
 }
 
 /// Why one block of samples cannot be decoded (format sections 8 and 14).

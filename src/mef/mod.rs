@@ -28,7 +28,7 @@ mod writer;
 
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 pub use crypto::{Access, Password};
-pub use error::{BlockError, IndexField, Malformation, MefError};
+pub use error::{ArchiveError, BlockError, IndexField, Malformation, MefError};
 pub use gaps::Gap;
 pub use identity::{FileIdentity, SegmentIdentity};
 pub use index::{BlockEntry, BlockIndex, duration_us};

@@ -1,5 +1,9 @@
 //! Where a session's files are, and how their bytes are had.
 
+mod archive;
 mod read_at;
+mod tar;
 
+pub(crate) use archive::{Archive, Extent, ItemKind, MAX_HEADERS, archive_stem};
 pub(crate) use read_at::ReadAt;
+pub(crate) use tar::MAX_EXTENSION_BYTES;
