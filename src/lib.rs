@@ -67,7 +67,8 @@ pub use actors::prefetcher::PrefetchStatistics;
 pub use actors::slot::{WorkerState, WorkerStatus};
 pub use actors::supervisor::SupervisorStatistics;
 pub use engine::{
-    Block, BlockStream, Engine, EngineBuilder, ReadRequest, Recording, StartError, Statistics,
-    Window, WindowStream,
+    Block, BlockStream, Engine, EngineBuilder, Follow, Masked, ReadRequest, Recording, StartError,
+    Statistics, Window, WindowStream,
 };
 pub use error::Error;
+pub use worker::page::Revision;

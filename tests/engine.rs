@@ -6,8 +6,8 @@ mod common;
 use std::fmt::Debug;
 
 use common::corpus::{self, Session, Window};
-use mef3_server::mef::{Rule, SampleValue};
-use mef3_server::{Engine, ReadRequest, Recording};
+use mef3_server::mef::{MefError, OpenOptions, Password, Rule, SampleValue};
+use mef3_server::{Engine, Error, ReadRequest, Recording};
 
 procspawn::enable_test_support!();
 
@@ -18,6 +18,12 @@ fn engine(workers: usize) -> Engine {
         .cache_mb(64)
         .start()
         .unwrap()
+}
+
+fn with_password(text: Option<&str>) -> OpenOptions {
+    OpenOptions {
+        password: text.and_then(Password::new),
+    }
 }
 
 fn request(recording: &Recording, window: &Window, rule: Rule) -> ReadRequest {
@@ -105,15 +111,19 @@ async fn compare_window(
 async fn compare_all(workers: usize) {
     let engine = engine(workers);
     let mut windows = 0;
-    for session in corpus::plain_sessions() {
-        let recording = engine.open(&session.path).await.unwrap();
+    for session in corpus::sessions() {
+        let password = session.password_level_2.as_deref();
+        let recording = engine
+            .open_with(&session.path, with_password(password))
+            .await;
+        let recording = recording.unwrap();
         for window in session.windows() {
             compare_window(&engine, &recording, &session, &window).await;
             windows += 1;
         }
         engine.close(&session.path).await.unwrap();
     }
-    assert!(windows > 600, "only {windows} windows");
+    assert_eq!(windows, 694);
     let statistics = engine.statistics().await.unwrap();
     assert_eq!(statistics.supervisor.in_process, workers == 0);
     assert_eq!(statistics.coordinator.failed, 0);
@@ -156,5 +166,65 @@ async fn blocks_come_whole_and_once() {
             assert_eq!(found, expected, "{}, {}", session.name, channel.name);
         }
     }
+    engine.shutdown().await;
+}
+
+/// Whoever gives another password, or none, is never answered with what the
+/// right one has opened.
+#[tokio::test]
+async fn a_password_opens_for_who_gives_it() {
+    let engine = engine(1);
+    let session = Session::load(&corpus::folder(), "encrypted_mef3io");
+    let open = |text| engine.open_with(&session.path, with_password(text));
+    let full = open(session.password_level_2.as_deref()).await.unwrap();
+    assert_eq!(full.info().subject.as_ref().unwrap().id, "SUBJ-042");
+    let signal = open(session.password_level_1.as_deref()).await.unwrap();
+    assert_eq!(signal.info().subject, None);
+    for text in [None, Some("wrong")] {
+        let error = open(text).await.unwrap_err();
+        let Error::Mef(error) = error else {
+            panic!("{error}");
+        };
+        assert!(error.is_about_password(), "{error}");
+        assert!(error.to_string().contains("password"), "{error}");
+    }
+    // Nothing that is printed shows a password.
+    let shown = format!("{full:?} {:?}", with_password(Some("pw-L2")));
+    assert!(!shown.contains("pw-L2") && !shown.contains("112, 119, 45, 76"));
+    engine.shutdown().await;
+}
+
+/// An archive that was touched is another recording.
+#[tokio::test]
+async fn a_replaced_archive_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tar_archive.mefd.tar");
+    std::fs::copy(corpus::folder().join("tar_archive.mefd.tar"), &path).unwrap();
+    mef3_server::worker::init();
+    let mut config = mef3_server::config::Config::default();
+    config.live.staleness_ms = 0;
+    let engine = Engine::builder().config(config).start().unwrap();
+    let recording = engine.open(&path).await.unwrap();
+    let start = recording.info().start_uutc().unwrap();
+    let channel = recording.info().channels[0].name.clone();
+    let request = ReadRequest::new(&recording, start, start + 1_000_000).channels([channel]);
+    let before = read::<i32>(&engine, &request).await;
+    assert_eq!(read::<i32>(&engine, &request).await, before);
+    let again = engine.refresh(&recording).await.unwrap();
+    assert_eq!(again.revision(), recording.revision());
+
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap();
+    file.set_len(file.metadata().unwrap().len() + 512).unwrap();
+    let mut windows = engine.read::<i32>(&request).unwrap();
+    let error = windows.next().await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, Error::Mef(MefError::Changed { .. })),
+        "{error}"
+    );
+    let again = engine.refresh(&recording).await.unwrap();
+    assert_ne!(again.revision().opening, recording.revision().opening);
     engine.shutdown().await;
 }

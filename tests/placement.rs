@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use mef3_server::mef::{
-    ChannelOptions, ChannelReader, Grid, Rule, SessionOptions, SessionWriter, open_session,
+    ChannelOptions, ChannelReader, Grid, OpenOptions, Rule, SessionOptions, SessionWriter,
+    open_session,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -106,7 +107,7 @@ fn write(plan: &Plan, path: &Path) -> Vec<Block> {
 
 /// Reads a window in pieces; `None` where it has no grid.
 fn read(path: &Path, plan: &Plan, window: (i64, i64), rule: Rule, piece: u64) -> Vec<f64> {
-    let recording = open_session(path).unwrap();
+    let recording = open_session(path, &OpenOptions::default()).unwrap();
     let channel = &recording.channels[0];
     let grid = Grid::new(rule, START + window.0, START + window.1, plan.rate).unwrap();
     let mut reader = ChannelReader::new(&recording, channel, grid).unwrap();

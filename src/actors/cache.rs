@@ -219,7 +219,7 @@ impl Handler<CountCache> for Cache {
 mod tests {
     use super::*;
     use crate::mef::DecodedBlock;
-    use crate::worker::page::PagedRecording;
+    use crate::worker::page::{PagedRecording, SegmentId};
 
     fn page(samples: usize) -> Arc<Page> {
         let block = DecodedBlock {
@@ -234,9 +234,9 @@ mod tests {
         let recording = PagedRecording::empty().id;
         let key = |first_block| PageKey {
             recording,
-            channel: 0,
-            segment: 0,
+            segment: SegmentId::ANY,
             first_block,
+            blocks: 1,
         };
         (0..count).map(key).collect()
     }

@@ -21,10 +21,10 @@ use super::flights::{Class, Completed, Ending, Flights, Progress};
 use super::settings::Settings;
 use super::supervisor::{RunJob, WorkerSupervisor};
 use crate::error::Error;
-use crate::mef::{Channel, MefError, Segment};
+use crate::mef::{Known, MefError, OpenOptions, Refresh};
 use crate::worker::bridge::JobEvent;
-use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId};
-use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, PlannedBlock, SegmentWork, Work};
+use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId, SegmentId};
+use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, SegmentPlace, SegmentWork, Work};
 
 /// Pages of one job at least, where there are so many: below, the round trip
 /// costs more than the decoding.
@@ -79,10 +79,41 @@ enum Kind {
     },
 }
 
-/// A session that is to be opened.
+/// A session that is to be opened, or looked at again.
 struct PendingOpen {
     path: PathBuf,
-    reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
+    options: OpenOptions,
+    asked: Asked,
+}
+
+enum Asked {
+    Open(oneshot::Sender<Result<Arc<PagedRecording>, Error>>),
+    Refresh(Arc<Known>, oneshot::Sender<Result<Refresh, Error>>),
+}
+
+impl PendingOpen {
+    fn is_cancelled(&self) -> bool {
+        match &self.asked {
+            Asked::Open(reply) => reply.is_closed(),
+            Asked::Refresh(_, reply) => reply.is_closed(),
+        }
+    }
+
+    fn work(&self) -> Work {
+        let (path, options) = (self.path.clone(), self.options.clone());
+        match &self.asked {
+            Asked::Open(_) => Work::Open(path, options),
+            Asked::Refresh(known, _) => Work::Refresh(path, options, Arc::clone(known)),
+        }
+    }
+
+    /// Answers with an error. Whoever asked may be gone.
+    fn fail(self, error: Error) {
+        match self.asked {
+            Asked::Open(reply) => drop(reply.send(Err(error))),
+            Asked::Refresh(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
 }
 
 /// The coordinator actor.
@@ -175,20 +206,27 @@ impl Coordinator {
         }
     }
 
+    fn open(&mut self, open: PendingOpen) {
+        if let Some(error) = self.blame.refusal(&open.path) {
+            let error = error.clone();
+            return open.fail(error);
+        }
+        self.opens.push_back(open);
+        self.dispatch();
+    }
+
     /// Starts the opening of a session, unless nobody waits for it or nobody may
     /// do it.
     fn run_open(&mut self, open: PendingOpen) {
-        if open.reply.is_closed() {
+        if open.is_cancelled() {
             return;
         }
         let suspect = self.blame.suspicion(&open.path).deadly;
         if suspect && self.capacity.in_process {
             let what = open.path.display().to_string();
-            // Whoever asked may be gone.
-            let _ = open.reply.send(Err(Error::NoWorker { what }));
-            return;
+            return open.fail(Error::NoWorker { what });
         }
-        let work = Work::Open(open.path.clone());
+        let work = open.work();
         let running = Running {
             kind: Kind::Open(Some(open)),
             predicted: false,
@@ -227,24 +265,33 @@ impl Coordinator {
     /// The pages' blocks, neighbours of one segment together, in order.
     fn segment_work(&self, keys: &[PageKey]) -> Vec<SegmentWork> {
         let mut work: Vec<SegmentWork> = Vec::new();
-        let mut last: Option<(RecordingId, u32, u32)> = None;
+        let mut last: Option<(RecordingId, SegmentId)> = None;
         for key in keys {
             let Some(recording) = self.flights.recording(key) else {
                 continue;
             };
-            let Some((channel, segment, page)) = page_work(recording, key) else {
+            let Some((channel, segment, blocks)) = recording.run_of(key) else {
                 continue;
             };
-            let place = (key.recording, key.channel, key.segment);
+            let page = PageWork {
+                first_block: key.first_block,
+                blocks: blocks.collect(),
+            };
+            let place = (key.recording, key.segment);
             if last.replace(place) == Some(place)
                 && let Some(current) = work.last_mut()
             {
                 current.pages.push(page);
             } else {
                 work.push(SegmentWork {
-                    channel_folder: recording.channel_folder(channel),
-                    stem: segment.stem.clone(),
-                    identity: segment.identity,
+                    place: SegmentPlace {
+                        session: recording.recording.path.clone(),
+                        channel: channel.name.clone(),
+                        stem: segment.stem.clone(),
+                        password: recording.recording.password.clone(),
+                    },
+                    identity: segment.identity.data,
+                    recording_time_offset: segment.recording_time_offset.unwrap_or(0),
                     pages: vec![page],
                 });
             }
@@ -288,6 +335,16 @@ impl Coordinator {
         self.cache.do_send(Store { pages: decoded });
     }
 
+    /// What a job was asked to open, now that it is answered.
+    fn answered_open(&mut self, job: JobId) -> Option<PendingOpen> {
+        let Kind::Open(open) = &mut self.running.get_mut(&job)?.kind else {
+            return None;
+        };
+        let open = open.take()?;
+        self.blame.clear(&open.path);
+        Some(open)
+    }
+
     /// Puts the rest of a job back.
     fn put_back(&mut self, running: Running, ending: Ending) {
         match running.kind {
@@ -316,30 +373,9 @@ impl Coordinator {
             }
             Ending::Panicked(message) => Error::OpeningPanicked { path, message },
         };
-        self.blame.give_up(open.path, error.clone());
-        // Whoever asked may be gone.
-        let _ = open.reply.send(Err(error));
+        self.blame.give_up(open.path.clone(), error.clone());
+        open.fail(error);
     }
-}
-
-/// What a page holds by the index, with its channel and segment.
-fn page_work<'a>(
-    recording: &'a PagedRecording,
-    key: &PageKey,
-) -> Option<(&'a Channel, &'a Segment, PageWork)> {
-    let (channel, segment, run) = recording.run_of(key)?;
-    let positions = (run.first_block as usize..).take(run.blocks as usize);
-    let entries = positions.filter_map(|block| segment.index.get(block));
-    let page = PageWork {
-        first_block: run.first_block,
-        blocks: entries
-            .map(|entry| PlannedBlock {
-                start_uutc: entry.start_uutc,
-                samples: entry.samples,
-            })
-            .collect(),
-    };
-    Some((channel, segment, page))
 }
 
 impl Actor for Coordinator {
@@ -355,6 +391,7 @@ impl Actor for Coordinator {
 #[rtype(result = "()")]
 pub(crate) struct OpenSession {
     pub(crate) path: PathBuf,
+    pub(crate) options: OpenOptions,
     /// Dropping the other end cancels what has not begun.
     pub(crate) reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
 }
@@ -362,14 +399,35 @@ pub(crate) struct OpenSession {
 impl Handler<OpenSession> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, OpenSession { path, reply }: OpenSession, _: &mut Self::Context) {
-        if let Some(error) = self.blame.refusal(&path) {
-            // Whoever asked may be gone.
-            let _ = reply.send(Err(error.clone()));
-            return;
-        }
-        self.opens.push_back(PendingOpen { path, reply });
-        self.dispatch();
+    fn handle(&mut self, open: OpenSession, _: &mut Self::Context) {
+        self.open(PendingOpen {
+            path: open.path,
+            options: open.options,
+            asked: Asked::Open(open.reply),
+        });
+    }
+}
+
+/// Asks for what is new in a session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct RefreshSession {
+    pub(crate) path: PathBuf,
+    pub(crate) options: OpenOptions,
+    pub(crate) known: Arc<Known>,
+    /// Dropping the other end cancels what has not begun.
+    pub(crate) reply: oneshot::Sender<Result<Refresh, Error>>,
+}
+
+impl Handler<RefreshSession> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, refresh: RefreshSession, _: &mut Self::Context) {
+        self.open(PendingOpen {
+            path: refresh.path,
+            options: refresh.options,
+            asked: Asked::Refresh(refresh.known, refresh.reply),
+        });
     }
 }
 
@@ -483,15 +541,20 @@ impl Handler<JobNews> for Coordinator {
         let ending = match event {
             JobEvent::Pages(pages) => return self.pages_decoded(job, pages),
             JobEvent::Opened(opened) => {
-                if let Some(Running {
-                    kind: Kind::Open(open),
-                    ..
-                }) = self.running.get_mut(&job)
-                    && let Some(open) = open.take()
+                if let Some(open) = self.answered_open(job)
+                    && let Asked::Open(reply) = open.asked
                 {
-                    self.blame.clear(&open.path);
                     // Whoever asked may be gone.
-                    let _ = open.reply.send(opened.map_err(Error::Mef));
+                    let _ = reply.send(opened.map_err(Error::Mef));
+                }
+                return;
+            }
+            JobEvent::Refreshed(news) => {
+                if let Some(open) = self.answered_open(job)
+                    && let Asked::Refresh(_, reply) = open.asked
+                {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(news.map_err(Error::Mef));
                 }
                 return;
             }

@@ -7,25 +7,42 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use super::cache::{Cache, Purge};
-use super::coordinator::{CancelPredictions, Coordinator, OpenSession};
+use super::coordinator::{CancelPredictions, Coordinator, OpenSession, RefreshSession};
 use super::plan::{Pattern, ReadPlan, channel_positions};
 use super::prefetcher::{Observed, Prefetcher};
 use super::settings::Settings;
 use super::supervisor::{CloseSession, WorkerSupervisor};
 use crate::error::Error;
-use crate::mef::{Channel, Rule};
+use crate::mef::{Channel, Known, OpenOptions, Refresh, Rule};
 use crate::worker::page::{PagedRecording, RecordingId};
+
+/// The name under which a recording is open. Who has given another password, or
+/// none, has opened another recording.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RecordingName {
+    pub(crate) name: String,
+    pub(crate) options: OpenOptions,
+}
+
+/// Looking at a recording's files takes at most one part in so many of the time.
+const LOOKS_SHARE: u32 = 10;
 
 /// A recording that somebody has opened.
 struct OpenFile {
     path: PathBuf,
     recording: Arc<PagedRecording>,
+    /// When its files were last looked at.
+    looked_at: Instant,
+    /// How long that took.
+    look_took: Duration,
     /// Files are listed in the order in which they were opened.
     order: u64,
     /// Length of a segment of the grid in microseconds.
@@ -37,6 +54,24 @@ struct OpenFile {
 /// Who waits for an opening.
 type OpenReply = oneshot::Sender<Result<Opened, Error>>;
 
+/// Who waits for a second look at a recording.
+enum Waiting {
+    /// Wants its state.
+    State(oneshot::Sender<Result<Arc<PagedRecording>, Error>>),
+    /// Wants to know whether it is still this opening.
+    Same(RecordingId, oneshot::Sender<Result<(), Error>>),
+}
+
+impl Waiting {
+    /// Whoever asked may be gone.
+    fn answer(self, state: Result<Arc<PagedRecording>, Error>) {
+        match self {
+            Self::State(reply) => drop(reply.send(state)),
+            Self::Same(id, reply) => drop(reply.send(state.and_then(|now| now.must_be(id)))),
+        }
+    }
+}
+
 /// The file manager actor.
 pub(crate) struct FileManager {
     coordinator: Addr<Coordinator>,
@@ -44,10 +79,12 @@ pub(crate) struct FileManager {
     prefetcher: Addr<Prefetcher>,
     supervisor: Addr<WorkerSupervisor>,
     settings: Settings,
-    files: HashMap<String, OpenFile>,
+    files: HashMap<RecordingName, OpenFile>,
     /// Sessions that are being read, and who has asked for each: nobody, where
     /// its files were seen to have changed.
-    opening: HashMap<String, Vec<OpenReply>>,
+    opening: HashMap<RecordingName, Vec<OpenReply>>,
+    /// Recordings whose files are being looked at again, and who waits for it.
+    refreshing: HashMap<RecordingName, Vec<Waiting>>,
     next_order: u64,
 }
 
@@ -69,43 +106,33 @@ impl FileManager {
             settings: settings.clone(),
             files: HashMap::new(),
             opening: HashMap::new(),
+            refreshing: HashMap::new(),
             next_order: 0,
         }
     }
 
-    fn file(&self, key: &str) -> Result<&OpenFile, Error> {
+    fn file(&self, key: &RecordingName) -> Result<&OpenFile, Error> {
         self.files
             .get(key)
-            .ok_or_else(|| Error::NotOpen(key.into()))
+            .ok_or_else(|| Error::NotOpen(key.name.clone()))
     }
 
-    fn file_mut(&mut self, key: &str) -> Result<&mut OpenFile, Error> {
+    fn file_mut(&mut self, key: &RecordingName) -> Result<&mut OpenFile, Error> {
         self.files
             .get_mut(key)
-            .ok_or_else(|| Error::NotOpen(key.into()))
+            .ok_or_else(|| Error::NotOpen(key.name.clone()))
     }
 
     /// Has a worker read the session, and enters the outcome under the key.
-    fn open_session(&mut self, key: String, path: PathBuf, context: &mut Context<Self>) {
-        let (reply, opened) = oneshot::channel();
-        let coordinator = self.coordinator.clone();
-        let session = path.clone();
-        let asked = async move {
-            let question = OpenSession {
-                path: session,
-                reply,
-            };
-            coordinator
-                .send(question)
-                .await
-                .map_err(|_| Error::Stopped)?;
-            opened.await.map_err(|_| Error::Stopped)?
-        };
+    fn open_session(&mut self, key: RecordingName, path: PathBuf, context: &mut Context<Self>) {
+        let asked = open_session(self.coordinator.clone(), path.clone(), key.options.clone());
         context.spawn(asked.into_actor(self).map(move |outcome, manager, _| {
             let mut waiting = manager.opening.remove(&key).unwrap_or_default();
             waiting.retain(|reply| !reply.is_closed());
-            if let Ok(recording) = &outcome {
-                manager.enter(key, path, recording, !waiting.is_empty());
+            if let Ok(recording) = &outcome
+                && !waiting.is_empty()
+            {
+                manager.enter(key, path, recording);
             }
             for (reply, number) in waiting.into_iter().zip(0..) {
                 let opened = outcome.clone().map(|recording| Opened {
@@ -118,19 +145,8 @@ impl FileManager {
         }));
     }
 
-    /// Enters a recording that was read: in place of an earlier state of it, or
-    /// anew where somebody waits for it. What was closed meanwhile, or is
-    /// wanted by nobody any more, stays closed.
-    fn enter(&mut self, key: String, path: PathBuf, recording: &Arc<PagedRecording>, wanted: bool) {
-        if let Some(file) = self.files.get_mut(&key) {
-            log_opened(recording);
-            let old = std::mem::replace(&mut file.recording, Arc::clone(recording));
-            self.forget_pages(old.id);
-            return;
-        }
-        if !wanted {
-            return;
-        }
+    /// Enters a recording that was read, where somebody still waits for it.
+    fn enter(&mut self, key: RecordingName, path: PathBuf, recording: &Arc<PagedRecording>) {
         log_opened(recording);
         self.next_order += 1;
         self.files.insert(
@@ -138,11 +154,64 @@ impl FileManager {
             OpenFile {
                 path,
                 recording: Arc::clone(recording),
+                looked_at: Instant::now(),
+                look_took: Duration::ZERO,
                 order: self.next_order,
                 segment_us: None,
                 active: None,
             },
         );
+    }
+
+    /// Answers with a recording's state, which is at most as old as allowed.
+    fn answer_fresh(&mut self, key: &RecordingName, waiting: Waiting, context: &mut Context<Self>) {
+        let Some(file) = self.files.get(key) else {
+            return waiting.answer(Err(Error::NotOpen(key.name.clone())));
+        };
+        if let Some(refreshing) = self.refreshing.get_mut(key) {
+            refreshing.push(waiting);
+            return;
+        }
+        if file.looked_at.elapsed() < file.may_be_old(self.settings.staleness) {
+            return waiting.answer(Ok(Arc::clone(&file.recording)));
+        }
+        self.refreshing.insert(key.clone(), vec![waiting]);
+        self.look_again(key.clone(), context);
+    }
+
+    /// Has a worker look for what is new in an open recording.
+    fn look_again(&mut self, key: RecordingName, context: &mut Context<Self>) {
+        let Some(file) = self.files.get(&key) else {
+            return;
+        };
+        let begun = Instant::now();
+        let before = Arc::clone(&file.recording);
+        let looked = state_now(
+            self.coordinator.clone(),
+            file.path.clone(),
+            key.options.clone(),
+            Arc::clone(&before),
+        );
+        context.spawn(looked.into_actor(self).map(move |state, manager, _| {
+            let waiting = manager.refreshing.remove(&key).unwrap_or_default();
+            // What was closed meanwhile stays closed, and what was opened anew is
+            // newer than this.
+            let file = manager.files.get_mut(&key);
+            let file = file.filter(|file| file.recording.id == before.id);
+            if let (Some(file), Ok(now)) = (file, &state) {
+                file.looked_at = begun;
+                file.look_took = begun.elapsed();
+                file.recording = Arc::clone(now);
+                if now.id != before.id {
+                    tracing::warn!(id = %before.id, "recording was replaced");
+                    log_opened(now);
+                    manager.forget_pages(before.id);
+                }
+            }
+            for waiting in waiting {
+                waiting.answer(state.clone());
+            }
+        }));
     }
 
     fn forget_pages(&self, id: RecordingId) {
@@ -203,6 +272,15 @@ fn log_opened(recording: &PagedRecording) {
 }
 
 impl OpenFile {
+    /// How long ago its files may have been looked at. A look at very many files
+    /// takes long, and must not be all that the workers do.
+    fn may_be_old(&self, staleness: Duration) -> Duration {
+        if staleness.is_zero() {
+            return staleness;
+        }
+        staleness.max(self.look_took.saturating_mul(LOOKS_SHARE))
+    }
+
     fn positions(&self, names: &[String]) -> Result<Vec<u32>, Error> {
         channel_positions(&self.recording, names)
     }
@@ -265,7 +343,7 @@ pub(crate) struct Opened {
 #[rtype(result = "()")]
 pub(crate) struct Open {
     /// The name under which it is asked for from now on.
-    pub(crate) key: String,
+    pub(crate) key: RecordingName,
     /// Where it is.
     pub(crate) path: PathBuf,
     pub(crate) reply: OpenReply,
@@ -275,13 +353,18 @@ impl Handler<Open> for FileManager {
     type Result = ();
 
     fn handle(&mut self, Open { key, path, reply }: Open, context: &mut Self::Context) {
-        if let Some(file) = self.files.get(&key) {
-            let recording = Arc::clone(&file.recording);
-            // Whoever asked may be gone.
-            let _ = reply.send(Ok(Opened {
-                recording,
-                already_open: true,
-            }));
+        if self.files.contains_key(&key) {
+            let (state, fresh) = oneshot::channel();
+            self.answer_fresh(&key, Waiting::State(state), context);
+            let answer = async move {
+                let state = fresh.await.unwrap_or(Err(Error::Stopped));
+                // Whoever asked may be gone.
+                let _ = reply.send(state.map(|recording| Opened {
+                    recording,
+                    already_open: true,
+                }));
+            };
+            context.spawn(answer.into_actor(self));
             return;
         }
         if let Some(waiting) = self.opening.get_mut(&key) {
@@ -301,7 +384,7 @@ impl Handler<Open> for FileManager {
     }
 }
 
-/// Closes a recording for everybody. Reads that are under way finish.
+/// Closes the recordings of a name for everybody. Reads that are under way finish.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Close(pub(crate) String);
@@ -309,24 +392,69 @@ pub(crate) struct Close(pub(crate) String);
 impl Handler<Close> for FileManager {
     type Result = ();
 
-    fn handle(&mut self, Close(key): Close, _: &mut Self::Context) {
-        if let Some(file) = self.files.remove(&key) {
+    fn handle(&mut self, Close(name): Close, _: &mut Self::Context) {
+        let closed: Vec<OpenFile> = self
+            .files
+            .extract_if(|open, _| open.name == name)
+            .map(|(_, file)| file)
+            .collect();
+        for file in closed {
             self.forget_pages(file.recording.id);
             self.supervisor.do_send(CloseSession(file.path));
         }
     }
 }
 
-/// Asks for an open recording.
+/// Asks for the state of an open recording, at most as old as allowed.
 #[derive(Message)]
-#[rtype(result = "Option<Arc<PagedRecording>>")]
-pub(crate) struct Find(pub(crate) String);
+#[rtype(result = "()")]
+pub(crate) struct Find {
+    pub(crate) key: RecordingName,
+    pub(crate) reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
+}
 
 impl Handler<Find> for FileManager {
-    type Result = MessageResult<Find>;
+    type Result = ();
 
-    fn handle(&mut self, Find(key): Find, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.files.get(&key).map(|file| Arc::clone(&file.recording)))
+    fn handle(&mut self, Find { key, reply }: Find, context: &mut Self::Context) {
+        self.answer_fresh(&key, Waiting::State(reply), context);
+    }
+}
+
+/// Asks whether the files of a recording are still those that it was read from,
+/// which it was at most as long ago as allowed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Check {
+    pub(crate) recording: Arc<PagedRecording>,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Handler<Check> for FileManager {
+    type Result = ();
+
+    fn handle(&mut self, Check { recording, reply }: Check, context: &mut Self::Context) {
+        let id = recording.id;
+        let open = self.files.iter().find(|(_, file)| file.recording.id == id);
+        if let Some((key, _)) = open {
+            let key = key.clone();
+            return self.answer_fresh(&key, Waiting::Same(id, reply), context);
+        }
+        // Closed, or opened anew: whoever still has it is answered for itself.
+        let path = recording.recording.path.clone();
+        let options = OpenOptions {
+            password: recording.recording.password.clone(),
+        };
+        let news = news_of(self.coordinator.clone(), path, options, recording.clone());
+        let answer = async move {
+            let same = news.await.and_then(|news| match news {
+                Refresh::Replaced => Err(recording.changed()),
+                Refresh::Unchanged | Refresh::Grown(_) => Ok(()),
+            });
+            // Whoever asked may be gone.
+            let _ = reply.send(same);
+        };
+        context.spawn(answer.into_actor(self));
     }
 }
 
@@ -341,7 +469,7 @@ impl Handler<ListOpen> for FileManager {
     fn handle(&mut self, _: ListOpen, _: &mut Self::Context) -> Self::Result {
         let mut files: Vec<_> = self.files.iter().collect();
         files.sort_by_key(|(_, file)| file.order);
-        MessageResult(files.into_iter().map(|(key, _)| key.clone()).collect())
+        MessageResult(files.into_iter().map(|(key, _)| key.name.clone()).collect())
     }
 }
 
@@ -350,7 +478,7 @@ impl Handler<ListOpen> for FileManager {
 #[derive(Message)]
 #[rtype(result = "Result<u64, Error>")]
 pub(crate) struct SetSegmentSize {
-    pub(crate) key: String,
+    pub(crate) key: RecordingName,
     pub(crate) seconds: i64,
     pub(crate) reader: u64,
 }
@@ -386,7 +514,7 @@ impl Handler<SetSegmentSize> for FileManager {
 /// Asks for the number of segments: none where no size was set.
 #[derive(Message)]
 #[rtype(result = "Result<u64, Error>")]
-pub(crate) struct CountSegments(pub(crate) String);
+pub(crate) struct CountSegments(pub(crate) RecordingName);
 
 impl Handler<CountSegments> for FileManager {
     type Result = Result<u64, Error>;
@@ -411,7 +539,7 @@ pub(crate) struct ActiveChannels {
 #[derive(Message)]
 #[rtype(result = "Result<ActiveChannels, Error>")]
 pub(crate) struct SetActiveChannels {
-    pub(crate) key: String,
+    pub(crate) key: RecordingName,
     pub(crate) names: Vec<String>,
 }
 
@@ -441,7 +569,7 @@ impl Handler<SetActiveChannels> for FileManager {
 /// Asks for the active channels.
 #[derive(Message)]
 #[rtype(result = "Result<Vec<String>, Error>")]
-pub(crate) struct GetActiveChannels(pub(crate) String);
+pub(crate) struct GetActiveChannels(pub(crate) RecordingName);
 
 impl Handler<GetActiveChannels> for FileManager {
     type Result = Result<Vec<String>, Error>;
@@ -457,7 +585,7 @@ impl Handler<GetActiveChannels> for FileManager {
 #[derive(Message)]
 #[rtype(result = "Result<ReadPlan, Error>")]
 pub(crate) struct PlanSegment {
-    pub(crate) key: String,
+    pub(crate) key: RecordingName,
     pub(crate) index: i64,
 }
 
@@ -481,7 +609,7 @@ impl Handler<PlanSegment> for FileManager {
 #[derive(Message)]
 #[rtype(result = "Result<ReadPlan, Error>")]
 pub(crate) struct PlanRange {
-    pub(crate) key: String,
+    pub(crate) key: RecordingName,
     pub(crate) channels: Vec<String>,
     pub(crate) start_uutc: i64,
     pub(crate) end_uutc: i64,
@@ -500,8 +628,8 @@ impl Handler<PlanRange> for FileManager {
     }
 }
 
-/// Says that a recording's files are not the ones that were opened: it is
-/// opened anew, and keeps its grid and its active channels.
+/// Says that a recording's files are not the ones that were opened: they are
+/// looked at again. The recording keeps its grid and its active channels.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct RecordingChanged(pub(crate) RecordingId);
@@ -511,14 +639,80 @@ impl Handler<RecordingChanged> for FileManager {
 
     fn handle(&mut self, RecordingChanged(id): RecordingChanged, context: &mut Self::Context) {
         let changed = self.files.iter().find(|(_, file)| file.recording.id == id);
-        let Some((key, path)) = changed.map(|(key, file)| (key.clone(), file.path.clone())) else {
+        let Some(key) = changed.map(|(key, _)| key.clone()) else {
             return;
         };
-        if self.opening.contains_key(&key) {
-            return;
+        if !self.refreshing.contains_key(&key) {
+            self.refreshing.insert(key.clone(), Vec::new());
+            self.look_again(key, context);
         }
-        tracing::warn!(path = %path.display(), %id, "recording changed and is opened anew");
-        self.opening.insert(key.clone(), Vec::new());
-        self.open_session(key, path, context);
     }
+}
+
+/// Has a worker open a session.
+async fn open_session(
+    coordinator: Addr<Coordinator>,
+    path: PathBuf,
+    options: OpenOptions,
+) -> Result<Arc<PagedRecording>, Error> {
+    let (reply, opened) = oneshot::channel();
+    let question = OpenSession {
+        path,
+        options,
+        reply,
+    };
+    let sent = coordinator.send(question).await;
+    sent.map_err(|_| Error::Stopped)?;
+    opened.await.map_err(|_| Error::Stopped)?
+}
+
+/// Has a worker look for what is new in a session.
+async fn news_of(
+    coordinator: Addr<Coordinator>,
+    path: PathBuf,
+    options: OpenOptions,
+    before: Arc<PagedRecording>,
+) -> Result<Refresh, Error> {
+    let known = spawn_blocking(move || Known::of(&before.recording)).await;
+    let (reply, news) = oneshot::channel();
+    let question = RefreshSession {
+        path,
+        options,
+        known: Arc::new(known.map_err(|_| Error::Stopped)?),
+        reply,
+    };
+    let sent = coordinator.send(question).await;
+    sent.map_err(|_| Error::Stopped)?;
+    news.await.map_err(|_| Error::Stopped)?
+}
+
+/// The state of an open recording now: the same, one with more of it, or a new
+/// opening where something of it was replaced.
+async fn state_now(
+    coordinator: Addr<Coordinator>,
+    path: PathBuf,
+    options: OpenOptions,
+    before: Arc<PagedRecording>,
+) -> Result<Arc<PagedRecording>, Error> {
+    let news = news_of(
+        coordinator.clone(),
+        path.clone(),
+        options.clone(),
+        Arc::clone(&before),
+    );
+    match news.await? {
+        Refresh::Unchanged => return Ok(before),
+        Refresh::Replaced => {}
+        Refresh::Grown(growth) => {
+            let grown = spawn_blocking(move || {
+                let recording = before.recording.grown(*growth)?;
+                Some(Arc::new(before.grown(recording)))
+            });
+            if let Some(grown) = grown.await.map_err(|_| Error::Stopped)? {
+                return Ok(grown);
+            }
+            tracing::error!(path = %path.display(), "news that do not fit what was known");
+        }
+    }
+    open_session(coordinator, path, options).await
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::blame::{Blame, Suspicion};
 use super::coordinator::Fetched;
 use crate::error::{Error, PagePlace};
-use crate::mef::SegmentIdentity;
+use crate::mef::FileIdentity;
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
 /// Requests that may wait for one page, on average over the pages that may be in
@@ -51,7 +51,7 @@ pub(crate) enum Ending {
 /// Names a page beyond the opening of its recording.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PageOnDisk {
-    segment: SegmentIdentity,
+    data: FileIdentity,
     first_block: u32,
 }
 
@@ -374,21 +374,21 @@ impl Flights {
     }
 
     fn on_disk(&self, key: &PageKey) -> Option<PageOnDisk> {
-        let (_, segment, run) = self.recording(key)?.run_of(key)?;
+        let (_, segment, _) = self.recording(key)?.run_of(key)?;
         Some(PageOnDisk {
-            segment: segment.identity,
-            first_block: run.first_block,
+            data: segment.identity.data,
+            first_block: key.first_block,
         })
     }
 
     fn place(&self, key: &PageKey) -> Option<PagePlace> {
         let recording = self.recording(key)?;
-        let (channel, segment, run) = recording.run_of(key)?;
+        let (channel, segment, _) = recording.run_of(key)?;
         Some(PagePlace {
             session: recording.recording.path.clone(),
             channel: channel.name.clone(),
             segment: segment.stem.clone(),
-            first_block: run.first_block,
+            first_block: key.first_block,
         })
     }
 
@@ -425,18 +425,18 @@ impl Flights {
                         .get(request)
                         .is_none_or(|request| request.reply.is_closed())
                 });
-            let run = flight.recording.run_of(&key).map(|(_, _, run)| run);
-            let Some(run) = run.filter(|_| !abandoned) else {
+            let page_samples = flight.recording.samples_of(&key);
+            if abandoned {
                 self.complete(key, &Err(Error::Stopped));
                 continue;
-            };
+            }
             if flight.suspicion.deadly && in_process {
                 let what = self.place(&key).map(|place| place.to_string());
                 let what = what.unwrap_or_default();
                 self.complete(key, &Err(Error::NoWorker { what }));
                 continue;
             }
-            samples += run.samples;
+            samples += page_samples;
             let full = samples > max_samples || flight.suspicion.alone;
             if full && !keys.is_empty() {
                 queue.push_front(key);

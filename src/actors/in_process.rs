@@ -91,12 +91,16 @@ impl Direct<'_> {
     fn event(&mut self, reply: Reply, samples: &[i32]) -> Result<JobEvent, Lie> {
         match reply {
             Reply::Ready | Reply::Begun(_) | Reply::Working(_) => Err(Lie::Kind),
-            Reply::Opened(job, opened) => {
-                self.check.opened(job, opened.as_deref().ok())?;
+            Reply::Opened(job, mut opened) => {
+                self.check.opened(job, &mut opened)?;
                 let page_samples = self.page_samples;
                 Ok(JobEvent::Opened(opened.map(|recording| {
                     Arc::new(PagedRecording::new(*recording, page_samples))
                 })))
+            }
+            Reply::Refreshed(job, news) => {
+                self.check.refreshed(job)?;
+                Ok(JobEvent::Refreshed(news))
             }
             Reply::Pages(job, headers) => {
                 self.check.headers(job, &headers)?;

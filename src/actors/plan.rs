@@ -145,10 +145,7 @@ impl ReadPlan {
                 if !seen.insert(key) {
                     continue;
                 }
-                let samples = self
-                    .recording
-                    .run_of(&key)
-                    .map_or(0, |(_, _, run)| run.samples);
+                let samples = self.recording.samples_of(&key);
                 let rest = budget.checked_sub(samples as usize * size_of::<i32>());
                 *budget = rest.unwrap_or(0);
                 if rest.is_none() {

@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     /// Decoded bytes that one read works ahead of its reader.
     pub(crate) read_ahead_bytes: usize,
     pub(crate) channels_per_read: usize,
+    /// How old what is known of a recording's files may be.
+    pub(crate) staleness: Duration,
 }
 
 impl From<&Config> for Settings {
@@ -54,6 +56,7 @@ impl From<&Config> for Settings {
             pages,
             prefetch,
             limits,
+            live,
             ..
         } = config;
         Self {
@@ -79,6 +82,7 @@ impl From<&Config> for Settings {
             queued_pages: limits.queued_pages,
             read_ahead_bytes: limits.read_ahead_bytes(),
             channels_per_read: limits.channels_per_read,
+            staleness: live.staleness(),
         }
     }
 }

@@ -28,6 +28,9 @@ pub(super) enum Failure {
         file: PathBuf,
         source: Box<ReadError>,
     },
+    /// The password cannot be had.
+    #[error("password: {origin}: {reason}")]
+    Password { origin: String, reason: String },
     /// No channel has this name.
     #[error("{}: no channel {channel:?}, the session has {}", session.display(), listed(known))]
     UnknownChannel {

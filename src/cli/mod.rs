@@ -11,6 +11,7 @@ mod info;
 mod iso8601;
 mod logging;
 mod output;
+mod password;
 mod read;
 mod serve;
 mod units;

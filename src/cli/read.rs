@@ -9,6 +9,7 @@ use mef3_server::mef::{Channel, ChannelReader, Grid, Recording, Rule, SampleValu
 use super::complain;
 use super::failure::Failure;
 use super::output::Output;
+use super::password::PasswordArguments;
 
 /// Columns that are read and written at a time: 8 MiB of f64, however long the
 /// window is.
@@ -54,6 +55,8 @@ pub(super) struct Arguments {
     /// Write to a file, which is replaced only once the whole window is read
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    password: PasswordArguments,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -90,10 +93,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if to_terminal && arguments.format != Format::Csv {
         return Err(Failure::BinaryToTerminal);
     }
-    let recording = open_session(&arguments.path)?;
+    let recording = open_session(&arguments.path, &arguments.password.open_options()?)?;
     let channel = find_channel(&recording, &arguments.channel)?;
     let grid = lay_grid(arguments, &recording, channel)?;
-    warn_of_torn_indices(&recording, channel, &grid);
+    warn_of_torn_data(&recording, channel, &grid);
     let reader = ChannelReader::new(&recording, channel, grid)
         .map_err(|error| Failure::reading(&recording, error))?;
     let output = match &arguments.output {
@@ -163,18 +166,18 @@ fn lay_grid(
     Ok(grid)
 }
 
-/// Says where the window may have gaps for want of index entries: an entry that
-/// was torn off, or that a recorder is just writing, cannot be told from none.
-fn warn_of_torn_indices(recording: &Recording, channel: &Channel, grid: &Grid) {
+/// Says where the window may have gaps because a data file ends in the middle of
+/// a block: one that was torn off, or that a recorder is just writing.
+fn warn_of_torn_data(recording: &Recording, channel: &Channel, grid: &Grid) {
     for segment in &channel.segments {
-        let (index, bytes) = (&segment.index, segment.index.trailing_bytes());
+        let (index, bytes) = (&segment.index, segment.repairs.torn_bytes);
         let last_known = index.end_uutc().unwrap_or(segment.start_uutc);
         if bytes > 0 && last_known < grid.end_uutc() {
             let file = recording.data_file(&channel.name, &segment.stem);
             complain(&format!(
-                "warning: {}: {bytes} bytes after the last whole entry, blocks from {last_known} \
+                "warning: {}: {bytes} bytes after the last whole block, blocks from {last_known} \
                  on may be missing",
-                file.with_extension("tidx").display()
+                file.display()
             ));
         }
     }

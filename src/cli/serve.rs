@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 use super::logging;
+use super::password::PasswordArguments;
 
 /// How long tasks that were cut may take to end.
 const CUT_LIMIT: Duration = Duration::from_millis(500);
@@ -47,6 +48,8 @@ pub(super) struct Arguments {
     /// Least important records of the log; RUST_LOG goes over it
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
+    #[command(flatten)]
+    password: PasswordArguments,
 }
 
 const EXAMPLES: &str = "\
@@ -96,6 +99,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::Start)?;
     let options = ServiceOptions {
         host_root: config.paths.host_root().map(Into::into),
+        password: arguments.password.password()?,
+        on_damage: config.legacy.on_damage,
         shutdown_grace: config.server.shutdown_grace(),
     };
     // Before the workers: what they leave behind when half started is removed

@@ -28,6 +28,10 @@ pub struct Config {
     pub prefetch: Prefetch,
     /// What the server refuses to exceed.
     pub limits: Limits,
+    /// Recordings that are still written.
+    pub live: Live,
+    /// The services of the existing clients.
+    pub legacy: Legacy,
     /// From a client's path to one of this machine.
     pub paths: Paths,
     /// The log.
@@ -264,6 +268,47 @@ impl Paths {
     pub fn host_root(&self) -> Option<&Path> {
         (!self.host_root.as_os_str().is_empty()).then_some(self.host_root.as_path())
     }
+}
+
+/// Recordings that are still written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Live {
+    /// How old what is known of a recording's files may be when it is read, in
+    /// milliseconds; 0 looks at them for every read.
+    pub staleness_ms: u64,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { staleness_ms: 1000 }
+    }
+}
+
+impl Live {
+    /// How old what is known of a recording's files may be.
+    pub fn staleness(&self) -> Duration {
+        Duration::from_millis(self.staleness_ms)
+    }
+}
+
+/// The services of the existing clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Legacy {
+    /// What a read over damaged blocks is answered with.
+    pub on_damage: OnDamage,
+}
+
+/// What a read over damage is answered with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDamage {
+    /// An error that names the damage.
+    #[default]
+    Fail,
+    /// No samples where the damage is, which is told beside them.
+    Mask,
 }
 
 /// The log.

@@ -20,7 +20,8 @@ use std::path::Path;
 pub use environment::process_environment;
 pub use error::{ConfigError, Origin};
 pub use knobs::{
-    Cache, Config, Limits, Log, LogFormat, LogLevel, Pages, Paths, Prefetch, Server, Workers,
+    Cache, Config, Legacy, Limits, Live, Log, LogFormat, LogLevel, OnDamage, Pages, Paths,
+    Prefetch, Server, Workers,
 };
 pub use legacy::Notice;
 

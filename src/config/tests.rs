@@ -89,6 +89,7 @@ fn every_key_has_a_variable_of_its_own() {
             _ => match key.as_str() {
                 "server.listen" => "[::1]:7".into(),
                 "paths.host_root" => "/host_root".into(),
+                "legacy.on_damage" => "mask".into(),
                 "log.format" => "json".into(),
                 "log.level" => "trace".into(),
                 other => panic!("no text for {other}"),
@@ -310,6 +311,8 @@ fn bad_variables_name_key_and_variable() {
         ("limits.queued_pages", "0"),
         ("limits.read_ahead_mb", "0"),
         ("limits.channels_per_read", "0"),
+        ("live.staleness_ms", "86400000"),
+        ("legacy.on_damage", "ignore"),
         ("paths.host_root", "host_root"),
         ("log.format", "xml"),
         ("log.level", "loud"),
@@ -337,7 +340,7 @@ fn faults_of_a_file_name_key_and_file() {
         ),
         (
             "[cash]\nsize_mb = 3\n",
-            ": unknown key cash, known are cache, limits",
+            ": unknown key cash, known are cache, legacy",
         ),
         ("size_mb = 3\n", ": unknown key size_mb, known are cache"),
         (

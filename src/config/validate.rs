@@ -57,6 +57,8 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         pages,
         prefetch,
         limits,
+        live,
+        legacy: _,
         paths,
         log: _, // its types admit no nonsense
     } = config;
@@ -122,6 +124,8 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         limits.channels_per_read,
         1..=1_000_000,
     )?;
+
+    within("live.staleness_ms", live.staleness_ms, 0..=HOUR_S * 1000)?;
 
     // A relative root would depend on where the server was started.
     if paths.host_root().is_some_and(|root| !root.is_absolute()) {

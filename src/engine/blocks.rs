@@ -24,7 +24,7 @@ pub struct Block {
     pub sampling_frequency: f64,
     /// Units per count, as stored: 0 where it was never set.
     pub units_conversion_factor: f64,
-    page: Arc<Page>,
+    pub(super) page: Arc<Page>,
 }
 
 impl Block {

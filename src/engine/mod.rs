@@ -7,12 +7,14 @@
 //! [`worker::init`](crate::worker::init) at the start of `main`.
 
 mod blocks;
+mod follow;
 mod read_ahead;
 mod statistics;
 mod windows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -21,22 +23,23 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 pub use blocks::{Block, BlockStream};
+pub use follow::Follow;
 pub use statistics::Statistics;
-pub use windows::{Window, WindowStream};
+pub use windows::{Masked, Window, WindowStream};
 
 use self::read_ahead::ReadAhead;
 use crate::actors::cache::CountCache;
 use crate::actors::coordinator::CountFlights;
-use crate::actors::file_manager::{Close, Open, Opened};
+use crate::actors::file_manager::{Close, Find, Open, Opened, RecordingName};
 use crate::actors::plan::{Pattern, ReadPlan, channel_positions};
 use crate::actors::prefetcher::CountPredictions;
 use crate::actors::settings::Settings;
 use crate::actors::supervisor::{CountWorkers, StopWorkers};
 use crate::actors::tree::{self, Addresses};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, OnDamage};
 use crate::error::Error;
-use crate::mef::{self, Malformation, MefError, Rule, SampleValue};
-use crate::worker::page::PagedRecording;
+use crate::mef::{self, Malformation, MefError, OpenOptions, Rule, SampleValue, check_readable};
+use crate::worker::page::{PagedRecording, Revision};
 
 /// How long a shutdown waits for killed workers to be reaped.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -113,6 +116,7 @@ impl EngineBuilder {
                 settings,
                 stop,
                 has_ended,
+                masked_blocks: Arc::default(),
             }),
         })
     }
@@ -156,6 +160,7 @@ struct Inner {
     settings: Settings,
     stop: watch::Sender<bool>,
     has_ended: watch::Receiver<bool>,
+    masked_blocks: Arc<AtomicU64>,
 }
 
 impl Engine {
@@ -164,7 +169,17 @@ impl Engine {
         EngineBuilder::default()
     }
 
-    /// Opens the session folder at `path`, or joins those who have it open.
+    /// Opens the session at `path`, or joins those who have it open.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with), of which this is the form without a
+    /// password.
+    pub async fn open(&self, path: impl AsRef<Path>) -> Result<Recording, Error> {
+        self.open_with(path, OpenOptions::default()).await
+    }
+
+    /// Opens the session at `path`, or joins those who have it open with the same
+    /// password. Who has given none, or another, is answered by what that opens.
     ///
     /// # Cancellation
     /// Dropping the future cancels nothing that others wait for; the session may
@@ -172,20 +187,26 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Mef`] where the session cannot be read, and the engine's own.
-    pub async fn open(&self, path: impl AsRef<Path>) -> Result<Recording, Error> {
+    pub async fn open_with(
+        &self,
+        path: impl AsRef<Path>,
+        options: OpenOptions,
+    ) -> Result<Recording, Error> {
         let path = path.as_ref();
         // Recordings are known by name, and two names must not look the same.
         let key = path
             .to_str()
             .ok_or_else(|| MefError::malformed(path, Malformation::Name))?;
-        let opened = self.open_as(key.to_owned(), path.into()).await?;
+        let name = key.to_owned();
+        let opened = self.open_as(RecordingName { name, options }, path.into());
+        let opened = opened.await?;
         Ok(Recording {
             paged: opened.recording,
         })
     }
 
     /// Opens a session under a name of its own.
-    pub(crate) async fn open_as(&self, key: String, path: PathBuf) -> Result<Opened, Error> {
+    pub(crate) async fn open_as(&self, key: RecordingName, path: PathBuf) -> Result<Opened, Error> {
         let (reply, opened) = oneshot::channel();
         let question = Open { key, path, reply };
         let sent = self.addresses().file_manager.send(question).await;
@@ -215,7 +236,12 @@ impl Engine {
     /// goes wrong later comes through the stream, as its last item.
     pub fn read<T: SampleValue>(&self, request: &ReadRequest) -> Result<WindowStream<T>, Error> {
         let plan = request.plan(self.inner.settings.channels_per_read)?;
-        self.read_plan(plan, request.reader, request.columns_per_message)
+        self.read_plan(
+            plan,
+            request.reader,
+            request.columns_per_message,
+            request.on_damage,
+        )
     }
 
     /// Reads a window as a stream of the stored blocks that touch it, whole and
@@ -226,7 +252,34 @@ impl Engine {
     pub fn read_blocks(&self, request: &ReadRequest) -> Result<BlockStream, Error> {
         let plan = request.plan(self.inner.settings.channels_per_read)?;
         let columns = message_columns(plan.channels.len(), size_of::<i32>());
-        BlockStream::new(self.read_ahead(plan, request.reader, columns)?)
+        // Damaged blocks are items of the stream; a segment that cannot be read
+        // has none.
+        BlockStream::new(self.read_ahead(plan, request.reader, columns, OnDamage::Fail)?)
+    }
+
+    /// Follows a recording that is written: the blocks of some channels (all,
+    /// those that come later, too, where none is named) that end after
+    /// `from_uutc` (after all that is known, where it is `None`), and then those
+    /// that are added, each within about `live.staleness_ms` of its writing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownChannels`] and [`Error::UnreadableChannel`].
+    pub fn follow<N: Into<String>>(
+        &self,
+        recording: &Recording,
+        channels: impl IntoIterator<Item = N>,
+        from_uutc: Option<i64>,
+    ) -> Result<Follow, Error> {
+        let channels: Vec<String> = channels.into_iter().map(Into::into).collect();
+        channel_positions(&recording.paged, &channels)?;
+        let staleness = self.inner.settings.staleness;
+        Ok(Follow::new(
+            self.clone(),
+            recording,
+            channels,
+            from_uutc,
+            staleness,
+        ))
     }
 
     pub(crate) fn read_plan<T: SampleValue>(
@@ -234,16 +287,60 @@ impl Engine {
         plan: ReadPlan,
         reader: u64,
         columns_per_message: Option<u64>,
+        on_damage: OnDamage,
     ) -> Result<WindowStream<T>, Error> {
         let columns = columns_per_message
             .unwrap_or_else(|| message_columns(plan.channels.len(), size_of::<T>()));
-        Ok(WindowStream::new(self.read_ahead(plan, reader, columns)?))
+        let pages = self.read_ahead(plan, reader, columns, on_damage)?;
+        let masked = Arc::clone(&self.inner.masked_blocks);
+        Ok(WindowStream::new(pages, on_damage, masked))
     }
 
-    fn read_ahead(&self, plan: ReadPlan, reader: u64, columns: u64) -> Result<ReadAhead, Error> {
-        let addresses = self.addresses();
-        let read_ahead_bytes = self.inner.settings.read_ahead_bytes;
-        ReadAhead::new(&addresses, plan, reader, columns, read_ahead_bytes)
+    fn read_ahead(
+        &self,
+        plan: ReadPlan,
+        reader: u64,
+        columns: u64,
+        on_damage: OnDamage,
+    ) -> Result<ReadAhead, Error> {
+        if on_damage == OnDamage::Fail {
+            for channel in plan.rows() {
+                check_readable(channel, &plan.grid)?;
+            }
+        }
+        let settings = &self.inner.settings;
+        Ok(ReadAhead::new(
+            &self.addresses(),
+            plan,
+            reader,
+            columns,
+            settings,
+        ))
+    }
+
+    /// The state of an open recording, at most as old as `live.staleness_ms`.
+    pub(crate) async fn find(&self, key: RecordingName) -> Result<Arc<PagedRecording>, Error> {
+        let (reply, found) = oneshot::channel();
+        let sent = self.addresses().file_manager.send(Find { key, reply });
+        sent.await.map_err(|_| Error::Stopped)?;
+        found.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Looks for what is new in a recording: blocks, segments and channels that
+    /// were written since. The files are looked at unless they were within
+    /// `live.staleness_ms`.
+    ///
+    /// What was read before stays true as long as the revision's `opening` is the
+    /// same; where it is another, files were replaced or cut.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub async fn refresh(&self, recording: &Recording) -> Result<Recording, Error> {
+        let found = &recording.paged.recording;
+        let options = OpenOptions {
+            password: found.password.clone(),
+        };
+        self.open_with(&found.path, options).await
     }
 
     /// What the engine has done so far.
@@ -254,6 +351,7 @@ impl Engine {
         let addresses = self.addresses();
         let stopped = |_| Error::Stopped;
         Ok(Statistics {
+            masked_blocks: self.inner.masked_blocks.load(Ordering::Relaxed),
             cache: addresses.cache.send(CountCache).await.map_err(stopped)?,
             coordinator: addresses
                 .coordinator
@@ -307,6 +405,11 @@ impl Recording {
     pub fn info(&self) -> &mef::Recording {
         &self.paged.recording
     }
+
+    /// Names the state that was found.
+    pub fn revision(&self) -> Revision {
+        self.paged.revision()
+    }
 }
 
 /// A window of a recording that is wanted.
@@ -319,6 +422,7 @@ pub struct ReadRequest {
     rule: Rule,
     reader: u64,
     columns_per_message: Option<u64>,
+    on_damage: OnDamage,
 }
 
 impl ReadRequest {
@@ -333,6 +437,7 @@ impl ReadRequest {
             rule: Rule::Mef3io,
             reader: 0,
             columns_per_message: None,
+            on_damage: OnDamage::Fail,
         }
     }
 
@@ -356,6 +461,13 @@ impl ReadRequest {
     #[must_use]
     pub fn reader(mut self, reader: u64) -> Self {
         self.reader = reader;
+        self
+    }
+
+    /// Chooses what damage is answered with: an error, unless told otherwise.
+    #[must_use]
+    pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
+        self.on_damage = on_damage;
         self
     }
 

@@ -2,16 +2,19 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use tokio::sync::oneshot;
 
 use crate::actors::coordinator::{Coordinator, Fetch, Fetched};
+use crate::actors::file_manager::{Check, FileManager};
 use crate::actors::plan::ReadPlan;
 use crate::actors::prefetcher::{Observed, Prefetcher};
+use crate::actors::settings::Settings;
 use crate::actors::tree::Addresses;
 use crate::error::Error;
-use crate::mef::{BlockPosition, Placement, check_readable, duration_us};
+use crate::mef::{BlockPosition, Placement, duration_us};
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
 /// Number of a chunk within its read.
@@ -23,6 +26,10 @@ type ChunkNumber = u64;
 /// the last of them, whatever the cache does meanwhile, as long as what is held
 /// stays within its limit.
 pub(crate) struct ReadAhead {
+    file_manager: Addr<FileManager>,
+    /// How long ago the files may have been looked at.
+    staleness: Duration,
+    checked_at: Option<Instant>,
     coordinator: Addr<Coordinator>,
     prefetcher: Addr<Prefetcher>,
     pub(crate) plan: ReadPlan,
@@ -71,28 +78,48 @@ impl ReadAhead {
         plan: ReadPlan,
         reader: u64,
         columns_per_chunk: u64,
-        max_bytes: usize,
-    ) -> Result<Self, Error> {
-        for channel in plan.rows() {
-            check_readable(channel, &plan.grid)?;
-        }
+        settings: &Settings,
+    ) -> Self {
         let placements = plan
             .rows()
             .map(|channel| Placement::new(plan.grid, channel))
             .collect();
-        Ok(Self {
+        Self {
+            file_manager: addresses.file_manager.clone(),
+            staleness: settings.staleness,
+            checked_at: None,
             coordinator: addresses.coordinator.clone(),
             prefetcher: addresses.prefetcher.clone(),
             plan,
             reader,
             placements,
             columns_per_chunk,
-            max_bytes,
+            max_bytes: settings.read_ahead_bytes,
             next_column: 0,
             next_chunk: 0,
             coming: VecDeque::new(),
             held: HashMap::new(),
-        })
+        }
+    }
+
+    /// Makes sure that the files are still those that the plan was made for,
+    /// whatever the cache has of them.
+    async fn check(&mut self) -> Result<(), Error> {
+        let checked = self.checked_at.map(|checked| checked.elapsed());
+        if checked.is_some_and(|age| age < self.staleness) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let (reply, same) = oneshot::channel();
+        let question = Check {
+            recording: Arc::clone(&self.plan.recording),
+            reply,
+        };
+        let sent = self.file_manager.send(question).await;
+        sent.map_err(|_| Error::Stopped)?;
+        same.await.map_err(|_| Error::Stopped)??;
+        self.checked_at = Some(now);
+        Ok(())
     }
 
     /// The next chunk; `None` after the last.
@@ -161,6 +188,7 @@ impl ReadAhead {
         while self.next_column < total
             && (self.coming.is_empty() || self.held_bytes() < self.max_bytes)
         {
+            self.check().await?;
             let (chunk, reply) = self.plan_chunk(total);
             if !chunk.asked.is_empty() {
                 let question = Fetch {
@@ -247,12 +275,11 @@ impl ReadAhead {
 
 /// Bytes of a page's samples, and the end of its last block in uUTC.
 fn size_and_end(recording: &PagedRecording, key: &PageKey) -> (usize, i64) {
-    let Some((channel, segment, run)) = recording.run_of(key) else {
+    let Some((channel, _, blocks)) = recording.run_of(key) else {
         return (0, i64::MIN);
     };
-    let bytes = run.samples as usize * size_of::<i32>();
-    let last = run.first_block as usize + (run.blocks as usize).saturating_sub(1);
-    let end_uutc = segment.index.get(last).map_or(i64::MIN, |entry| {
+    let bytes = recording.samples_of(key) as usize * size_of::<i32>();
+    let end_uutc = blocks.last().map_or(i64::MIN, |entry| {
         let duration = duration_us(entry.samples, channel.sampling_frequency);
         entry.start_uutc.saturating_add(duration)
     });

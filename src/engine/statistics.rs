@@ -10,6 +10,9 @@ use crate::actors::supervisor::SupervisorStatistics;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
+    /// Damaged blocks and segments that reads have masked, once for each message
+    /// that they have left a gap in.
+    pub masked_blocks: u64,
     /// The page cache.
     pub cache: CacheStatistics,
     /// Pages in flight.

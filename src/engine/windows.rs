@@ -1,11 +1,16 @@
 //! A read as placed samples.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures_util::Stream;
 use futures_util::stream::unfold;
 
 use super::read_ahead::{Chunk, ReadAhead};
+use crate::config::OnDamage;
 use crate::error::Error;
-use crate::mef::{DamagedBlock, Grid, SampleValue, place, scale_of};
+use crate::mef::{DamagedBlock, Grid, SampleValue, UnreadableSegment, place, scale_of};
+use crate::worker::page::Revision;
 
 /// A range of columns of a read, for all of its rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,19 +23,47 @@ pub struct Window<T> {
     pub columns: usize,
     /// Row after row; a gap is [`SampleValue::GAP`].
     pub samples: Vec<T>,
+    /// Damage that has left gaps in these columns, where the request allows it.
+    pub masked: Vec<Masked>,
+}
+
+/// Samples that are there and cannot be read.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Masked {
+    /// A block that cannot be decoded.
+    Block(Box<DamagedBlock>),
+    /// A segment, or a part of one, that cannot be read.
+    Segment {
+        /// Name of the channel.
+        channel: String,
+        /// The segment. Its samples lie somewhere between its neighbours.
+        segment: Box<UnreadableSegment>,
+    },
 }
 
 /// A read as a stream of [`Window`]s, in the order of time.
 pub struct WindowStream<T> {
     pages: Option<ReadAhead>,
     grid: Grid,
+    revision: Revision,
+    on_damage: OnDamage,
+    /// Blocks that were masked, in the engine's life.
+    masked_blocks: Arc<AtomicU64>,
     value: std::marker::PhantomData<T>,
 }
 
 impl<T: SampleValue> WindowStream<T> {
-    pub(super) fn new(pages: ReadAhead) -> Self {
+    pub(super) fn new(
+        pages: ReadAhead,
+        on_damage: OnDamage,
+        masked_blocks: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             grid: pages.plan.grid,
+            revision: pages.plan.recording.revision(),
+            on_damage,
+            masked_blocks,
             pages: Some(pages),
             value: std::marker::PhantomData,
         }
@@ -39,6 +72,11 @@ impl<T: SampleValue> WindowStream<T> {
     /// The grid of the whole read.
     pub fn grid(&self) -> &Grid {
         &self.grid
+    }
+
+    /// Names the state of the recording that is read.
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// The next range of columns; `None` after the last, and after an error.
@@ -52,15 +90,19 @@ impl<T: SampleValue> WindowStream<T> {
     pub async fn next(&mut self) -> Option<Result<Window<T>, Error>> {
         let pages = self.pages.as_mut()?;
         let window = match pages.next().await {
-            Ok(Some(chunk)) => assemble(pages, &chunk),
+            Ok(Some(chunk)) => assemble(pages, &chunk, self.on_damage),
             Ok(None) => {
                 self.pages = None;
                 return None;
             }
             Err(error) => Err(error),
         };
-        if window.is_err() {
-            self.pages = None;
+        match &window {
+            Ok(window) => {
+                let masked = window.masked.len() as u64;
+                self.masked_blocks.fetch_add(masked, Ordering::Relaxed);
+            }
+            Err(_) => self.pages = None,
         }
         Some(window)
     }
@@ -75,14 +117,31 @@ impl<T: SampleValue> WindowStream<T> {
 }
 
 /// Places a chunk's blocks on their rows.
-fn assemble<T: SampleValue>(pages: &ReadAhead, chunk: &Chunk) -> Result<Window<T>, Error> {
+fn assemble<T: SampleValue>(
+    pages: &ReadAhead,
+    chunk: &Chunk,
+    on_damage: OnDamage,
+) -> Result<Window<T>, Error> {
     let rows = chunk.rows.len();
     let columns = chunk.columns as usize;
     let mut samples = vec![T::GAP; rows * columns];
     let plan = &pages.plan;
+    let from = plan.grid.time_bound(chunk.first_column, 0.0);
+    let until = plan
+        .grid
+        .time_bound(chunk.first_column + chunk.columns, 0.0);
+    let mut masked = Vec::new();
     let lines = samples.chunks_exact_mut(columns.max(1));
     let sources = plan.rows().zip(&pages.placements).zip(&chunk.rows);
     for (line, ((channel, placement), blocks)) in lines.zip(sources) {
+        if on_damage == OnDamage::Mask
+            && let Some(segment) = channel.unreadable_within(from, until)
+        {
+            masked.push(Masked::Segment {
+                channel: channel.name.clone(),
+                segment: Box::new(segment.clone()),
+            });
+        }
         for (position, page) in blocks {
             let Some(block) = page.block(position.block) else {
                 continue;
@@ -91,7 +150,11 @@ fn assemble<T: SampleValue>(pages: &ReadAhead, chunk: &Chunk) -> Result<Window<T
                 let recording = &plan.recording.recording;
                 let start = block.start_uutc;
                 let damaged = DamagedBlock::new(recording, channel, *position, start, damage);
-                return Err(Error::Read(Box::new(damaged).into()));
+                match on_damage {
+                    OnDamage::Fail => return Err(Error::Read(Box::new(damaged).into())),
+                    OnDamage::Mask => masked.push(Masked::Block(Box::new(damaged))),
+                }
+                continue;
             }
             let samples = block.counts.len() as u32;
             let Some(column) = placement.column(*position, block.start_uutc, samples) else {
@@ -106,5 +169,6 @@ fn assemble<T: SampleValue>(pages: &ReadAhead, chunk: &Chunk) -> Result<Window<T
         rows,
         columns,
         samples,
+        masked,
     })
 }

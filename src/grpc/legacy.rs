@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use super::ServiceOptions;
 use super::proto::server::LegacyService;
 use super::proto::{
     ChannelEnvelope, EnvelopeRequest, FileInfoRequest, FileInfoResponse, GetActiveChannelsRequest,
@@ -19,13 +20,13 @@ use super::proto::{
 };
 use super::texts;
 use crate::actors::file_manager::{
-    CountSegments, Find, GetActiveChannels, ListOpen, PlanRange, PlanSegment, SetActiveChannels,
-    SetSegmentSize,
+    CountSegments, GetActiveChannels, ListOpen, PlanRange, PlanSegment, RecordingName,
+    SetActiveChannels, SetSegmentSize,
 };
 use crate::actors::plan::ReadPlan;
-use crate::engine::{Engine, Window, WindowStream};
+use crate::engine::{Engine, Masked, Window, WindowStream};
 use crate::error::Error;
-use crate::mef::{Rule, SampleValue};
+use crate::mef::{OpenOptions, Rule, SampleValue};
 use crate::worker::page::PagedRecording;
 
 /// Bytes of samples in one message, as the existing servers send: below the
@@ -41,12 +42,23 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The service.
 pub(super) struct Legacy {
     engine: Engine,
-    host_root: Option<PathBuf>,
+    options: ServiceOptions,
 }
 
 impl Legacy {
-    pub(super) fn new(engine: Engine, host_root: Option<PathBuf>) -> Self {
-        Self { engine, host_root }
+    pub(super) fn new(engine: Engine, options: ServiceOptions) -> Self {
+        Self { engine, options }
+    }
+
+    /// The name of a recording by a client's path for it.
+    fn name(&self, file_path: &str) -> RecordingName {
+        RecordingName {
+            name: file_path.to_owned(),
+            // This protocol has no passwords.
+            options: OpenOptions {
+                password: self.options.password.clone(),
+            },
+        }
     }
 
     /// Where a client's path is on this machine.
@@ -54,7 +66,7 @@ impl Legacy {
     /// Below a host root nothing may climb out by `..`.
     fn resolve(&self, path: &str) -> Result<PathBuf, String> {
         let path = Path::new(path);
-        let Some(root) = &self.host_root else {
+        let Some(root) = &self.options.host_root else {
             return Ok(path.into());
         };
         if path
@@ -85,9 +97,10 @@ impl Legacy {
         request: &SignalChunkRequest,
         reader: u64,
     ) -> Result<Reading<f64>, Error> {
+        self.engine.find(self.name(&request.file_path)).await?;
         let plan = self
             .ask(PlanSegment {
-                key: request.file_path.clone(),
+                key: self.name(&request.file_path),
                 index: request.chunk_idx,
             })
             .await??;
@@ -96,17 +109,17 @@ impl Legacy {
 
     /// Plans a time range and starts to read it.
     async fn range(&self, request: SignalRangeRequest, reader: u64) -> Result<Reading<f32>, Error> {
-        let key = request.file_path.clone();
+        self.engine.find(self.name(&request.file_path)).await?;
         let plan = self
             .ask(PlanRange {
-                key: key.clone(),
+                key: self.name(&request.file_path),
                 channels: request.channel_names,
                 start_uutc: request.start_uutc,
                 end_uutc: request.end_uutc,
                 rule: Rule::Mef3io,
             })
             .await??;
-        self.start(key, plan, reader)
+        self.start(request.file_path, plan, reader)
     }
 
     fn start<T: SampleValue>(
@@ -117,7 +130,9 @@ impl Legacy {
     ) -> Result<Reading<T>, Error> {
         let columns = (MESSAGE_BYTES / (plan.channels.len().max(1) * size_of::<T>())).max(1);
         let channel_names = plan.rows().map(|channel| channel.name.clone()).collect();
-        let windows = self.engine.read_plan(plan, reader, Some(columns as u64))?;
+        let columns = Some(columns as u64);
+        let on_damage = self.options.on_damage;
+        let windows = self.engine.read_plan(plan, reader, columns, on_damage)?;
         Ok(Reading {
             windows,
             file_path,
@@ -143,13 +158,17 @@ impl<T: WireValue> Reading<T> {
                 rows: self.channel_names.len(),
                 columns: 0,
                 samples: Vec::new(),
+                masked: Vec::new(),
             });
             return stream::iter([Ok(message)]).boxed();
         }
         let messages = stream::unfold(self, |mut reading| async move {
             let window = reading.windows.next().await?;
             let message = match window {
-                Ok(window) => reading.message(window),
+                Ok(window) => {
+                    log_masked(&reading.file_path, &window.masked);
+                    reading.message(window)
+                }
                 Err(error) => {
                     tracing::warn!(path = reading.file_path, %error, "read failed");
                     error_chunk(reading.file_path.clone(), error.to_string())
@@ -183,6 +202,19 @@ impl<T: WireValue> Reading<T> {
         let share = column as f64 / grid.columns().max(1) as f64;
         let span = grid.end_uutc().saturating_sub(grid.start_uutc()) as f64;
         grid.start_uutc().saturating_add((share * span) as i64)
+    }
+}
+
+/// Says what clients of this protocol are not told.
+fn log_masked(path: &str, masked: &[Masked]) {
+    for masked in masked {
+        match masked {
+            Masked::Block(block) => tracing::warn!(path, damage = %block, "damage is masked"),
+            Masked::Segment { channel, segment } => {
+                let (segment, error) = (&segment.stem, &segment.error);
+                tracing::warn!(path, channel, segment, %error, "unreadable segment is masked");
+            }
+        }
     }
 }
 
@@ -309,7 +341,8 @@ impl LegacyService for Legacy {
             Ok(session) => session,
             Err(reason) => return Ok(not_opened(path, reason)),
         };
-        match self.engine.open_as(path.clone(), session.clone()).await {
+        let opened = self.engine.open_as(self.name(&path), session.clone());
+        match opened.await {
             Ok(opened) => {
                 let mut info = file_info(path, &opened.recording);
                 if opened.already_open && !named {
@@ -348,9 +381,9 @@ impl LegacyService for Legacy {
         request: Request<FileInfoRequest>,
     ) -> Result<Response<FileInfoResponse>, Status> {
         let file_path = request.into_inner().file_path;
-        let info = match self.ask(Find(file_path.clone())).await {
-            Ok(Some(recording)) => file_info(file_path, &recording),
-            Ok(None) => FileInfoResponse {
+        let info = match self.engine.find(self.name(&file_path)).await {
+            Ok(recording) => file_info(file_path, &recording),
+            Err(Error::NotOpen(_)) => FileInfoResponse {
                 file_path,
                 ..FileInfoResponse::default()
             },
@@ -380,7 +413,7 @@ impl LegacyService for Legacy {
         let reader = reader_of(&request);
         let SetSignalSegmentRequest { file_path, seconds } = request.into_inner();
         let question = SetSegmentSize {
-            key: file_path.clone(),
+            key: self.name(&file_path),
             seconds,
             reader,
         };
@@ -400,7 +433,11 @@ impl LegacyService for Legacy {
         request: Request<FileInfoRequest>,
     ) -> Result<Response<GetNumberOfSegmentsResponse>, Status> {
         let file_path = request.into_inner().file_path;
-        let (segments, error) = match self.ask(CountSegments(file_path.clone())).await.flatten() {
+        let (segments, error) = match self
+            .ask(CountSegments(self.name(&file_path)))
+            .await
+            .flatten()
+        {
             Ok(segments) => (segments, String::new()),
             // Not open and no size set are told apart by nobody here.
             Err(Error::NotOpen(_)) => (0, String::new()),
@@ -437,7 +474,7 @@ impl LegacyService for Legacy {
             channel_names,
         } = request.into_inner();
         let question = SetActiveChannels {
-            key: file_path.clone(),
+            key: self.name(&file_path),
             names: channel_names,
         };
         let (active_channels, error) = match self.ask(question).await.flatten() {
@@ -459,7 +496,7 @@ impl LegacyService for Legacy {
         request: Request<GetActiveChannelsRequest>,
     ) -> Result<Response<GetActiveChannelsResponse>, Status> {
         let file_path = request.into_inner().file_path;
-        let answer = self.ask(GetActiveChannels(file_path.clone())).await;
+        let answer = self.ask(GetActiveChannels(self.name(&file_path))).await;
         let (active_channels, error) = match answer.flatten() {
             Ok(active) => (active, String::new()),
             Err(error) => (Vec::new(), error.to_string()),

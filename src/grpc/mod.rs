@@ -14,13 +14,19 @@ use tonic::transport::server::TcpIncoming;
 
 use self::legacy::Legacy;
 use self::proto::server::LegacyServer;
+use crate::config::OnDamage;
 use crate::engine::Engine;
+use crate::mef::Password;
 
 /// What the services need to know beside the engine.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceOptions {
     /// Paths of clients are looked up below this folder.
     pub host_root: Option<PathBuf>,
+    /// The password of protected sessions, where clients cannot give one.
+    pub password: Option<Password>,
+    /// What reads over damage are answered with.
+    pub on_damage: OnDamage,
     /// How long streams may go on after a shutdown was asked for.
     pub shutdown_grace: Duration,
 }
@@ -79,7 +85,7 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(listen_error)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let grace = options.shutdown_grace;
-    let legacy = LegacyServer::new(Legacy::new(engine, options.host_root));
+    let legacy = LegacyServer::new(Legacy::new(engine, options));
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(legacy)

@@ -1,26 +1,26 @@
 //! Decoding runs of blocks from a segment's data file.
 
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::crypto::{Keys, Password};
 use super::error::{BlockError, IndexField, MefError};
-use super::identity::SegmentIdentity;
+use super::header::parse_header;
+use super::identity::FileIdentity;
 use super::index::BlockEntry;
-use super::layout::BLOCK_HEADER_BYTES;
+use super::layout::{BLOCK_HEADER_BYTES, HEADER_BYTES};
 use super::place::BlockPosition;
 use super::recording::{Channel, Recording, Segment};
-use super::red::{Decoder, MAX_BLOCK_SAMPLES};
-use super::session::{OpenedSegment, open_segment};
+use super::red::{Decoder, MAX_BLOCK_BYTES};
+use super::segment::SegmentFiles;
+use super::store::{ReadAt, Store, StoredFile};
 use super::time;
 
 /// Bytes of blocks that are read with one call. Larger blocks are read alone.
 const READ_BYTES: u64 = 1 << 20;
-/// The longest block that can hold [`MAX_BLOCK_SAMPLES`] (format section 8.6).
-const MAX_BLOCK_BYTES: u32 = 5 * MAX_BLOCK_SAMPLES + 311;
 
 /// A block after decoding; its samples stand in the buffer beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,120 +45,116 @@ pub struct BlockDamage {
     pub error: BlockError,
 }
 
-/// A segment that is open for decoding.
+/// The data file of a segment, open for decoding.
 pub struct SegmentReader {
-    segment: OpenedSegment,
+    data: StoredFile,
+    identity: FileIdentity,
+    recording_time_offset: i64,
+    /// For blocks whose statistics are encrypted.
+    keys: Keys,
 }
 
 impl SegmentReader {
-    /// Opens segment `stem` of the channel folder.
-    ///
-    /// # Errors
-    /// [`MefError`] where metadata, index or data cannot be read.
-    pub fn open(channel_folder: &Path, stem: &str) -> Result<Self, MefError> {
-        let segment = open_segment(channel_folder, stem)?;
-        Ok(Self { segment })
+    /// Opens the data file of segment `stem` of a channel. Where the password is
+    /// not the file's, encrypted blocks cannot be decoded.
+    pub(crate) fn open(
+        store: &Store,
+        channel: &str,
+        stem: &str,
+        recording_time_offset: i64,
+        password: Option<&Password>,
+    ) -> Result<Self, MefError> {
+        let data = store.file(SegmentFiles::new(channel, stem).name("tdat"))?;
+        let identity = FileIdentity::of(&data)?;
+        let bytes = data.read(0, HEADER_BYTES as u64)?;
+        let header = parse_header(&bytes, "tdat", data.path())?;
+        let unlocked = Keys::unlock(header, password);
+        let keys = unlocked.map(|(_, keys)| keys).unwrap_or_default();
+        Ok(Self {
+            data,
+            identity,
+            recording_time_offset,
+            keys,
+        })
     }
 
     /// Opens a segment of a channel of `recording`, and makes sure that it is the
     /// one that stood there when the recording was opened, possibly grown.
     ///
     /// # Errors
-    /// [`MefError`] where metadata, index or data cannot be read, or are others.
+    /// [`MefError`] where the data file cannot be read, or is another.
     pub fn open_in(
         recording: &Recording,
         channel: &Channel,
         segment: &Segment,
     ) -> Result<Self, MefError> {
-        let folder = recording.channel_folder(&channel.name);
-        let reader = Self::open(&folder, &segment.stem)?;
-        reader.check_identity(&segment.identity)?;
+        let reader = Self::open(
+            &recording.store()?,
+            &channel.name,
+            &segment.stem,
+            segment.recording_time_offset.unwrap_or(0),
+            recording.password.as_ref(),
+        )?;
+        reader.check_identity(&segment.identity.data)?;
         Ok(reader)
     }
 
-    /// Checks that these are the files that a recording was opened from,
-    /// possibly grown since.
+    /// Checks that this is the file that a recording was opened from, possibly
+    /// grown since.
     ///
     /// # Errors
-    /// [`MefError::Changed`] where they are others.
-    pub fn check_identity(&self, expected: &SegmentIdentity) -> Result<(), MefError> {
-        if self.segment.identity.continues(expected) {
-            Ok(())
-        } else {
-            Err(self.changed())
+    /// [`MefError::Changed`] where it is another.
+    pub fn check_identity(&self, expected: &FileIdentity) -> Result<(), MefError> {
+        if self.identity.continues(expected) {
+            return Ok(());
         }
+        Err(MefError::Changed {
+            file: self.data.path().into(),
+        })
     }
 
-    /// The error that says that the files are not the ones they were.
-    pub fn changed(&self) -> MefError {
-        MefError::Changed {
-            file: self.segment.data_path.clone(),
-        }
-    }
-
-    /// What the index says of a block.
-    pub fn block(&self, block: usize) -> Option<BlockEntry> {
-        self.segment.index.get(block)
-    }
-
-    /// Bytes that the index takes in memory.
-    pub fn memory(&self) -> usize {
-        self.segment.index.memory()
-    }
-
-    /// Whether the files under the segment's names are still the opened ones,
+    /// Whether the file under the data file's name is still the opened one,
     /// possibly grown.
     ///
     /// # Errors
-    /// [`MefError`] where they cannot be looked at.
+    /// [`MefError`] where it cannot be looked at.
     pub fn is_current(&self) -> Result<bool, MefError> {
-        Ok(self
-            .segment
-            .identity
-            .index
-            .still_at(&self.segment.index_path)?
-            && self
-                .segment
-                .identity
-                .data
-                .still_at(&self.segment.data_path)?)
+        self.identity.is_current(&self.data)
     }
 
-    /// Decodes `count` blocks from `first` on, appends all their samples to
-    /// `samples` and one entry a block to `blocks`.
+    /// Decodes blocks, appends all their samples to `samples` and one entry a
+    /// block to `decoded`.
     ///
-    /// A block that cannot be decoded is one entry with its damage. Blocks that
-    /// the index does not have are left out.
+    /// A block that cannot be decoded is one entry with its damage.
     pub fn decode(
         &self,
-        first: usize,
-        count: usize,
+        blocks: &[BlockEntry],
         scratch: &mut Scratch,
         samples: &mut Vec<i32>,
-        blocks: &mut Vec<DecodedBlock>,
+        decoded: &mut Vec<DecodedBlock>,
     ) {
-        let end = first.saturating_add(count).min(self.segment.index.len());
-        let mut block = first;
-        while block < end {
-            let mut run = self.contiguous_run(block, end);
-            let mut read = self.read(&run, &mut scratch.bytes);
-            if read.is_err() && run.len() > 1 {
+        let mut rest = blocks;
+        while !rest.is_empty() {
+            let (mut run, mut after) = rest.split_at(contiguous_blocks(rest));
+            let mut read = self.read(run, &mut scratch.bytes);
+            if read.is_err() {
                 // One bad entry must not cost its neighbours.
-                run.truncate(1);
-                read = self.read(&run, &mut scratch.bytes);
+                (run, after) = rest.split_at(1);
+                read = self.read(run, &mut scratch.bytes);
             }
-            let mut rest = scratch.bytes.as_slice();
-            for entry in &run {
+            rest = after;
+            let mut bytes = scratch.bytes.as_slice();
+            for entry in run {
                 let outcome = match &read {
                     Ok(()) => {
-                        let length = rest.len().min(entry.bytes as usize);
-                        let (bytes, tail) = rest.split_at(length);
-                        rest = tail;
-                        self.decode_block(entry, bytes, &mut scratch.decoder, samples)
+                        let length = bytes.len().min(entry.bytes as usize);
+                        let (block, tail) = bytes.split_at(length);
+                        bytes = tail;
+                        self.decode_block(entry, block, &mut scratch.decoder, samples)
                     }
                     Err(error) => Err(error.clone()),
                 };
-                blocks.push(outcome.unwrap_or_else(|error| DecodedBlock {
+                decoded.push(outcome.unwrap_or_else(|error| DecodedBlock {
                     start_uutc: entry.start_uutc,
                     samples: 0,
                     damage: Some(BlockDamage {
@@ -168,26 +164,7 @@ impl SegmentReader {
                     }),
                 }));
             }
-            block += run.len();
         }
-    }
-
-    /// Entries from `first` on that follow each other in the file and are read
-    /// with one call; at least one.
-    fn contiguous_run(&self, first: usize, end: usize) -> Vec<BlockEntry> {
-        let mut run: Vec<BlockEntry> = Vec::new();
-        let mut bytes = 0;
-        for entry in (first..end).filter_map(|block| self.segment.index.get(block)) {
-            let follows = run.last().is_none_or(|last| {
-                last.file_offset.checked_add(u64::from(last.bytes)) == Some(entry.file_offset)
-            });
-            bytes += u64::from(entry.bytes);
-            if !run.is_empty() && (!follows || bytes > READ_BYTES) {
-                break;
-            }
-            run.push(entry);
-        }
-        run
     }
 
     /// Reads the blocks of a contiguous run into the reused buffer. Nothing is
@@ -197,26 +174,28 @@ impl SegmentReader {
         let offset = run.first().map_or(0, |entry| entry.file_offset);
         let bytes: u64 = run.iter().map(|entry| u64::from(entry.bytes)).sum();
         let io_error = |error: io::Error| BlockError::Io(error.to_string());
-        let file_bytes = self.segment.data.metadata().map_err(io_error)?.len();
+        let file_bytes = self.data.size().map_err(io_error)?;
         let inside = offset
             .checked_add(bytes)
             .is_some_and(|end| end <= file_bytes);
         let block_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let outside = BlockError::OutsideFile {
+            offset,
+            bytes: block_bytes,
+            file_bytes,
+        };
         if !inside {
-            return Err(BlockError::OutsideFile {
-                offset,
-                bytes: block_bytes,
-                file_bytes,
-            });
+            return Err(outside);
         }
         if bytes > u64::from(MAX_BLOCK_BYTES) {
             return Err(BlockError::Length(block_bytes));
         }
         buffer.resize(bytes as usize, 0);
-        self.segment
-            .data
-            .read_exact_at(buffer, offset)
-            .map_err(io_error)
+        match self.data.read_at(buffer, offset).map_err(io_error)? {
+            filled if filled == buffer.len() => Ok(()),
+            // Cut since its size was asked for.
+            _ => Err(outside),
+        }
     }
 
     fn decode_block(
@@ -229,10 +208,10 @@ impl SegmentReader {
         if bytes.len() < BLOCK_HEADER_BYTES {
             return Err(BlockError::Length(entry.bytes));
         }
-        let offset = self.segment.recording_time_offset;
-        let facts = decoder.decode_if(bytes, samples, |facts| {
+        let offset = self.recording_time_offset;
+        let facts = decoder.decode_if(bytes, &self.keys, samples, |facts| {
             let start_uutc = time::absolute(facts.stored_start_time, offset);
-            if start_uutc != Some(entry.start_uutc) {
+            if start_uutc.unwrap_or(time::NO_TIME) != entry.start_uutc {
                 Err(BlockError::IndexMismatch(IndexField::StartTime))
             } else if facts.samples != entry.samples {
                 Err(BlockError::IndexMismatch(IndexField::Samples))
@@ -246,6 +225,20 @@ impl SegmentReader {
             damage: None,
         })
     }
+}
+
+/// How many of the first blocks follow each other in the file and are read with
+/// one call; at least one.
+fn contiguous_blocks(blocks: &[BlockEntry]) -> usize {
+    let mut bytes = blocks.first().map_or(0, |entry| u64::from(entry.bytes));
+    let follows = blocks.windows(2).take_while(|pair| {
+        let [before, entry] = pair else {
+            return false;
+        };
+        bytes += u64::from(entry.bytes);
+        before.file_end() == entry.file_offset && bytes <= READ_BYTES
+    });
+    1 + follows.count()
 }
 
 /// A damaged block with its place, as a reader is told of it.

@@ -8,7 +8,9 @@
 use std::fmt;
 
 use aes::Aes128;
-use aes::cipher::{Block, BlockDecrypt, BlockEncrypt, KeyInit};
+#[cfg(test)]
+use aes::cipher::BlockEncrypt;
+use aes::cipher::{Block, BlockDecrypt, KeyInit};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -59,6 +61,7 @@ impl Password {
     }
 
     /// The key, for those who write.
+    #[cfg(test)]
     pub(crate) fn key(&self) -> &Key {
         &self.bytes
     }
@@ -109,15 +112,16 @@ pub(crate) enum NoKey {
 const NO_LEVEL: i8 = -128;
 
 impl Keys {
+    #[cfg(test)]
     /// The keys of a new session, and its two validation fields.
     pub(crate) fn for_writing(level_1: &Password, level_2: &Password) -> (Self, [Key; 2]) {
-        let mut second = hash(level_2.key());
-        xor(&mut second, level_1.key());
+        let mut second = hash(&level_2.bytes);
+        xor(&mut second, &level_1.bytes);
         let keys = Self {
-            level_1: Some(*level_1.key()),
-            level_2: Some(*level_2.key()),
+            level_1: Some(level_1.bytes),
+            level_2: Some(level_2.bytes),
         };
-        (keys, [hash(level_1.key()), second])
+        (keys, [hash(&level_1.bytes), second])
     }
 
     /// Checks a password against a file's header (format section 10.2).
@@ -174,6 +178,7 @@ impl Keys {
         Ok(())
     }
 
+    #[cfg(test)]
     /// Enciphers all whole AES blocks of `bytes` at a positive level.
     pub(crate) fn encrypt(&self, level: i8, bytes: &mut [u8]) -> Result<(), NoKey> {
         let Some(cipher) = self.cipher(level)? else {

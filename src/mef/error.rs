@@ -43,6 +43,12 @@ pub enum MefError {
         /// The metadata file.
         file: PathBuf,
     },
+    /// The password is none of the session's.
+    #[error("{}: the password is incorrect", file.display())]
+    WrongPassword {
+        /// The metadata file that it was tried on.
+        file: PathBuf,
+    },
     /// The file breaks the format.
     #[error("{}: {reason}", file.display())]
     Malformed {
@@ -70,6 +76,11 @@ impl MefError {
             message: error.to_string(),
             os_error: error.raw_os_error(),
         }
+    }
+
+    /// Whether the right password would help.
+    pub fn is_about_password(&self) -> bool {
+        matches!(self, Self::Encrypted { .. } | Self::WrongPassword { .. })
     }
 
     pub(crate) fn malformed(file: &Path, reason: Malformation) -> Self {
@@ -137,6 +148,18 @@ pub enum Malformation {
     /// Segments of one channel have different rates, so that it has no grid.
     #[error("sampling frequency changes from {0} Hz to {1} Hz within the channel")]
     RateChanges(f64, f64),
+    /// The file belongs to another segment than the metadata beside it.
+    #[error("file belongs to another segment: its level UUID is not that of the metadata")]
+    OtherSegment,
+    /// The data file holds something between two blocks that the index does not
+    /// know and that is no block.
+    #[error("{bytes} bytes at offset {offset} are in no block of the index")]
+    UnknownBytes {
+        /// Where they begin.
+        offset: u64,
+        /// How many there are.
+        bytes: u64,
+    },
     /// Neither headers nor index hold a time.
     #[error("no time in any header or index entry")]
     NoTime,
@@ -146,6 +169,79 @@ pub enum Malformation {
     /// A name that is not valid Unicode.
     #[error("name is not valid UTF-8")]
     Name,
+    /// A session archive that cannot be read in place.
+    #[error(transparent)]
+    Archive(#[from] Box<ArchiveError>),
+}
+
+/// Why a session archive cannot be read in place (format section 1.1).
+///
+/// Names of members are shown with invalid UTF-8 replaced, and cut where they
+/// are very long.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The archive was compressed as a whole.
+    #[error("archive is compressed with {0}; only a plain tar can be read in place")]
+    Compressed(String),
+    /// The first block is no tar header of the `ustar` family.
+    #[error("not a tar archive with ustar headers")]
+    NotTar,
+    /// Where a header is due there is something else.
+    #[error("no tar header with a valid checksum at byte {offset}")]
+    Header {
+        /// Place of the header from the start of the archive.
+        offset: u64,
+    },
+    /// The size field is negative, no number, or beyond 64 bits.
+    #[error("archive member {member:?} has an impossible size")]
+    Size {
+        /// The member's name as stored.
+        member: String,
+    },
+    /// The member's bytes go on after the archive has ended.
+    #[error(
+        "archive is truncated: member {member:?} begins at byte {offset} and has {bytes} bytes, the archive has {archive_bytes}"
+    )]
+    Truncated {
+        /// The member's name as stored.
+        member: String,
+        /// Place of its first byte from the start of the archive.
+        offset: u64,
+        /// Its length in bytes, by its header.
+        bytes: u64,
+        /// Length of the archive in bytes.
+        archive_bytes: u64,
+    },
+    /// A name with a `..` component or a NUL, or a very long one.
+    #[error("archive member {member:?} has a name that no file of a session can have")]
+    MemberName {
+        /// The member's name as stored.
+        member: String,
+    },
+    /// The member's holes were left out, so that its bytes are not contiguous.
+    #[error("archive member {member:?} is stored as a sparse file and cannot be read in place")]
+    Sparse {
+        /// The member's name as stored.
+        member: String,
+    },
+    /// An extended header whose records contradict themselves.
+    #[error("extended header at byte {offset} holds a malformed record")]
+    ExtendedHeader {
+        /// Place of its first record from the start of the archive.
+        offset: u64,
+    },
+    /// An extended header or long name beyond what this implementation reads.
+    #[error("extended header at byte {offset} has {bytes} bytes, more than the limit of {limit}", limit = super::store::MAX_EXTENSION_BYTES)]
+    ExtendedHeaderTooLong {
+        /// Place of its first byte from the start of the archive.
+        offset: u64,
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// More headers than this implementation keeps.
+    #[error("archive has more than {limit} headers", limit = super::store::MAX_HEADERS)]
+    TooManyMembers,
 }
 
 /// Why one block of samples cannot be decoded (format sections 8 and 14).
@@ -199,9 +295,13 @@ pub enum BlockError {
     /// Scale, slope or intercept is not a finite number.
     #[error("scale or trend is not a finite number")]
     NotFinite,
-    /// The block's statistics are encrypted.
-    #[error("block is encrypted")]
-    Encrypted,
+    /// The block's statistics are encrypted, and the password for them was not
+    /// given.
+    #[error("block is encrypted, and the level-{level} password was not given")]
+    Encrypted {
+        /// 1 or 2.
+        level: i8,
+    },
 }
 
 /// A fact that stands in the index and in the block header.

@@ -47,20 +47,26 @@ pub(crate) fn parse_header<'a>(
     Ok(header)
 }
 
-/// Checks the header's own CRC; a stored zero means that there is none.
+/// Checks the header's own CRC.
 pub(crate) fn verify_header_crc(header: &UniversalHeader, file: &Path) -> Result<(), MefError> {
-    let stored = header.header_crc.get();
-    let computed = crc32(
-        header
-            .as_bytes()
-            .get(size_of_val(&stored)..)
-            .unwrap_or_default(),
-    );
-    if stored == CRC_NOT_COMPUTED || stored == computed {
+    if header_crc_is_right(header) {
         return Ok(());
     }
+    let (stored, computed) = (header.header_crc.get(), computed_header_crc(header));
     Err(MefError::malformed(
         file,
         Malformation::HeaderCrc { stored, computed },
     ))
+}
+
+/// Whether the header is what was written; a stored zero means that there is no
+/// CRC.
+pub(crate) fn header_crc_is_right(header: &UniversalHeader) -> bool {
+    let stored = header.header_crc.get();
+    stored == CRC_NOT_COMPUTED || stored == computed_header_crc(header)
+}
+
+fn computed_header_crc(header: &UniversalHeader) -> u32 {
+    let covered = header.as_bytes().get(size_of::<u32>()..);
+    crc32(covered.unwrap_or_default())
 }

@@ -1,31 +1,22 @@
 //! Which files a segment was read from, so that another file under the same
 //! name is never taken for them.
 
-use std::fs::{File, Metadata};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
 use super::error::MefError;
 use super::layout::{HEADER_BYTES, UniversalHeader};
+use super::store::{FileStatus, ReadAt, StoredFile};
 
-/// Identity of the files whose blocks are decoded.
+/// Identity of a segment's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SegmentIdentity {
+    /// The metadata (`.tmet`).
+    pub metadata: FileIdentity,
     /// The block index (`.tidx`).
     pub index: FileIdentity,
     /// The blocks (`.tdat`).
     pub data: FileIdentity,
-}
-
-impl SegmentIdentity {
-    /// Whether these are the same files as `earlier`, possibly grown since.
-    pub fn continues(&self, earlier: &Self) -> bool {
-        self.index.continues(&earlier.index) && self.data.continues(&earlier.data)
-    }
 }
 
 /// Identity of one file.
@@ -35,34 +26,46 @@ pub struct FileIdentity {
     inode: u64,
     size: u64,
     modified_ns: i128,
+    /// Length of the archive that the file is in.
+    archive_bytes: Option<u64>,
     uuid: [u8; 16],
 }
 
 impl FileIdentity {
     /// The identity of an open file, from its status and its header.
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let status = file.metadata()?;
+    pub(crate) fn of(file: &StoredFile) -> Result<Self, MefError> {
+        let status = file.status().map_err(|error| file.error(&error))?;
         let mut header = [0; HEADER_BYTES];
-        let uuid = match file.read_exact_at(&mut header, 0) {
-            Ok(()) => UniversalHeader::ref_from_bytes(&header).map_or([0; 16], |h| h.file_uuid),
-            // Shorter than a header: the parser will say so.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => [0; 16],
-            Err(error) => return Err(error),
-        };
+        let filled = file
+            .read_at(&mut header, 0)
+            .map_err(|error| file.error(&error))?;
+        // Shorter than a header: the parser will say so.
+        let header = header.get(..filled).unwrap_or_default();
+        let uuid = UniversalHeader::ref_from_bytes(header).map_or([0; 16], |h| h.file_uuid);
         Ok(Self {
             uuid,
             ..Self::from_status(&status)
         })
     }
 
-    fn from_status(status: &Metadata) -> Self {
+    fn from_status(status: &FileStatus) -> Self {
         Self {
-            device: status.dev(),
-            inode: status.ino(),
-            size: status.len(),
-            modified_ns: i128::from(status.mtime()) * 1_000_000_000
-                + i128::from(status.mtime_nsec()),
+            device: status.device,
+            inode: status.inode,
+            size: status.size,
+            modified_ns: status.modified_ns,
+            archive_bytes: status.archive_bytes,
             uuid: [0; 16],
+        }
+    }
+
+    /// Whether a status is the one that the file had when its identity was
+    /// taken.
+    pub(crate) fn has_status(&self, status: &FileStatus) -> bool {
+        let now = Self::from_status(status);
+        now == Self {
+            uuid: now.uuid,
+            ..*self
         }
     }
 
@@ -71,32 +74,49 @@ impl FileIdentity {
         self.size
     }
 
-    fn continues(&self, earlier: &Self) -> bool {
-        let same =
-            (self.device, self.inode, self.uuid) == (earlier.device, earlier.inode, earlier.uuid);
-        same && self.size >= earlier.size
+    /// Whether this is the same file as `earlier`, possibly grown since: bytes
+    /// before the known end of a recording never change (format section 13.2).
+    pub fn continues(&self, earlier: &Self) -> bool {
+        let same_uuid = self.uuid == earlier.uuid;
+        self.is_same_file(earlier) && same_uuid && self.size >= earlier.size
     }
 
-    /// Whether the file at `path` is still this one, or this one grown: bytes
-    /// before the known end of a recording never change (format section 13.2).
+    /// Whether both are one file, whatever stands in it. An archive does not
+    /// grow: one that was touched is another.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        let untouched = self.archive_bytes.is_none() || self.modified_ns == other.modified_ns;
+        (self.device, self.inode, self.archive_bytes)
+            == (other.device, other.inode, other.archive_bytes)
+            && untouched
+    }
+
+    /// Whether a file in an archive is in this one; `None` for other files.
+    pub(crate) fn is_in_archive(&self, archive: &FileStatus) -> Option<bool> {
+        let here = FileStatus {
+            device: self.device,
+            inode: self.inode,
+            size: self.archive_bytes?,
+            modified_ns: self.modified_ns,
+            archive_bytes: None,
+        };
+        Some(here == *archive)
+    }
+
+    /// Whether the file under the name of `file` is still this one, or this one
+    /// grown.
     ///
     /// One `stat` where nothing was touched; the header's UUID is read only
     /// where size or modification time moved.
-    pub(crate) fn still_at(&self, path: &Path) -> Result<bool, MefError> {
-        let status = std::fs::metadata(path).map_err(|error| MefError::io(path, &error))?;
+    pub(crate) fn is_current(&self, file: &StoredFile) -> Result<bool, MefError> {
+        let status = file.status_by_name().map_err(|error| file.error(&error))?;
+        if self.has_status(&status) {
+            return Ok(true);
+        }
         let now = Self {
             uuid: self.uuid,
             ..Self::from_status(&status)
         };
-        if now == *self {
-            return Ok(true);
-        }
-        if !now.continues(self) {
-            return Ok(false);
-        }
-        let uuid = File::open(path)
-            .and_then(|file| Self::of(&file))
-            .map(|found| found.uuid);
-        Ok(uuid.map_err(|error| MefError::io(path, &error))? == self.uuid)
+        // The same inode is the file that is open.
+        Ok(now.continues(self) && Self::of(file)?.uuid == self.uuid)
     }
 }

@@ -1,21 +1,42 @@
 //! The block index of a segment, as columns (format section 7.1).
 
 use std::ops::Range;
-use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
-use super::error::{Malformation, MefError};
-use super::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES, IndexEntry};
+use super::layout::{FLAG_DISCONTINUITY, HEADER_BYTES, INDEX_ENTRY_BYTES, IndexEntry};
 use super::time;
+
+/// Entries of one part of an index. A part that is full never changes, and is
+/// shared by all states of a recording that grows.
+pub(crate) const PART_ENTRIES: usize = 4096;
 
 /// Where a segment's blocks are, in the file and in time.
 ///
 /// The index is a hint about the data file: every entry is checked again when
 /// its block is decoded, and nothing is allocated from its numbers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockIndex {
+    /// All full but the last.
+    parts: Vec<Arc<Part>>,
+    /// Start times never decrease, so that they can be searched.
+    sorted: bool,
+    /// Duration of the longest block in microseconds.
+    longest_us: i64,
+    /// Largest end time of a block, absolute uUTC.
+    end_uutc: i64,
+    total_samples: u64,
+    /// The byte after the last block in the data file.
+    data_end: u64,
+    /// Bytes after the last whole entry.
+    trailing_bytes: u64,
+}
+
+/// Up to [`PART_ENTRIES`] entries, as columns.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Part {
     #[serde(with = "column")]
     file_offset: Vec<u64>,
     #[serde(with = "column")]
@@ -25,19 +46,11 @@ pub struct BlockIndex {
     #[serde(with = "column")]
     bytes: Vec<u32>,
     #[serde(with = "column")]
-    discontinuity: Vec<u8>,
-    /// Start times never decrease, so that they can be searched.
-    sorted: bool,
-    /// Duration of the longest block in microseconds.
-    longest_us: i64,
-    /// Largest end time of a block, absolute uUTC.
-    end_uutc: i64,
-    /// Bytes after the last whole entry.
-    trailing_bytes: u64,
+    flags: Vec<u8>,
 }
 
 /// One entry of a [`BlockIndex`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockEntry {
     /// Byte offset of the block from the start of the data file.
     pub file_offset: u64,
@@ -47,93 +60,125 @@ pub struct BlockEntry {
     pub samples: u32,
     /// Length of the block in bytes, header and padding included.
     pub bytes: u32,
+    /// The block's flags (format section 8.2).
+    pub flags: u8,
+}
+
+impl BlockEntry {
     /// The block is marked as not following seamlessly from the one before.
-    pub discontinuity: bool,
+    pub fn discontinuity(&self) -> bool {
+        self.flags & FLAG_DISCONTINUITY != 0
+    }
+
+    /// The byte after the block in the data file.
+    pub(crate) fn file_end(&self) -> u64 {
+        self.file_offset.saturating_add(u64::from(self.bytes))
+    }
+}
+
+impl Default for BlockIndex {
+    fn default() -> Self {
+        Self {
+            parts: Vec::new(),
+            sorted: true,
+            longest_us: 0,
+            end_uutc: i64::MIN,
+            total_samples: 0,
+            data_end: HEADER_BYTES as u64,
+            trailing_bytes: 0,
+        }
+    }
 }
 
 impl BlockIndex {
-    /// Parses a whole `.tidx` file, header included.
+    /// Reads the entries in `body`, what follows the header in a `.tidx` file.
     ///
     /// The number of entries follows from the length; the header's counts may
-    /// be stale. Entries that are padding are left out.
-    pub(crate) fn parse(
-        bytes: &[u8],
-        file: &Path,
-        recording_time_offset: i64,
-        sampling_frequency: f64,
-    ) -> Result<Self, MefError> {
-        let Some(body) = bytes.get(HEADER_BYTES..) else {
-            return Err(MefError::malformed(
-                file,
-                Malformation::TooShort {
-                    need: HEADER_BYTES as u64,
-                    have: bytes.len() as u64,
-                },
-            ));
-        };
+    /// be stale. Entries that are padding are left out. A block without a time
+    /// has [`time::NO_TIME`].
+    pub(crate) fn parse(body: &[u8], recording_time_offset: i64, sampling_frequency: f64) -> Self {
         let entries = body.chunks_exact(INDEX_ENTRY_BYTES);
         let mut index = Self {
-            sorted: true,
-            end_uutc: i64::MIN,
             trailing_bytes: entries.remainder().len() as u64,
             ..Self::default()
         };
-        index.reserve(entries.len());
         for bytes in entries {
             let Ok(entry) = IndexEntry::ref_from_bytes(bytes) else {
                 continue;
             };
-            if !is_padding(entry) {
-                index.push(entry, recording_time_offset, sampling_frequency);
+            if is_padding(entry) {
+                continue;
             }
+            let start = time::absolute(entry.start_time.get(), recording_time_offset);
+            let entry = BlockEntry {
+                // A negative offset becomes one beyond any file.
+                file_offset: u64::try_from(entry.file_offset.get()).unwrap_or(u64::MAX),
+                start_uutc: start.unwrap_or(time::NO_TIME),
+                samples: entry.number_of_samples.get(),
+                bytes: entry.block_bytes.get(),
+                flags: entry.block_flags,
+            };
+            index.push(entry, sampling_frequency);
         }
-        Ok(index)
+        index
     }
 
-    fn reserve(&mut self, entries: usize) {
-        self.file_offset.reserve_exact(entries);
-        self.start_uutc.reserve_exact(entries);
-        self.samples.reserve_exact(entries);
-        self.bytes.reserve_exact(entries);
-        self.discontinuity.reserve_exact(entries);
-    }
-
-    fn push(&mut self, entry: &IndexEntry, offset: i64, sampling_frequency: f64) {
-        // A block without a time is expected where the one before ends; if its
-        // header says otherwise, it is reported as damaged when it is decoded.
-        let start = time::absolute(entry.start_time.get(), offset).unwrap_or(self.end_uutc);
-        let samples = entry.number_of_samples.get();
-        let duration = duration_us(samples, sampling_frequency);
-        self.sorted &= self.start_uutc.last().is_none_or(|&last| last <= start);
+    /// Appends an entry.
+    pub(crate) fn push(&mut self, entry: BlockEntry, sampling_frequency: f64) {
+        let duration = duration_us(entry.samples, sampling_frequency);
+        let last = self.parts.last().and_then(|part| part.start_uutc.last());
+        self.sorted &= last.is_none_or(|&last| last <= entry.start_uutc);
         self.longest_us = self.longest_us.max(duration);
-        self.end_uutc = self.end_uutc.max(start.saturating_add(duration));
-        // A negative offset becomes one beyond any file.
-        let file_offset = u64::try_from(entry.file_offset.get()).unwrap_or(u64::MAX);
-        self.file_offset.push(file_offset);
-        self.start_uutc.push(start);
-        self.samples.push(samples);
-        self.bytes.push(entry.block_bytes.get());
-        self.discontinuity.push(entry.block_flags & 1);
+        self.end_uutc = self.end_uutc.max(entry.start_uutc.saturating_add(duration));
+        self.total_samples = self.total_samples.saturating_add(u64::from(entry.samples));
+        self.data_end = self.data_end.max(entry.file_end());
+        let full = |part: &Arc<Part>| part.samples.len() >= PART_ENTRIES;
+        if self.parts.last().is_none_or(full) {
+            self.parts.push(Arc::default());
+        }
+        if let Some(part) = self.parts.last_mut() {
+            let part = Arc::make_mut(part);
+            part.file_offset.push(entry.file_offset);
+            part.start_uutc.push(entry.start_uutc);
+            part.samples.push(entry.samples);
+            part.bytes.push(entry.bytes);
+            part.flags.push(entry.flags);
+        }
+    }
+
+    /// The same index without its last entries.
+    pub(crate) fn truncated(&self, entries: usize, sampling_frequency: f64) -> Self {
+        let mut index = Self {
+            trailing_bytes: self.trailing_bytes,
+            ..Self::default()
+        };
+        for entry in self.iter().take(entries) {
+            index.push(entry, sampling_frequency);
+        }
+        index
     }
 
     /// Number of blocks.
     pub fn len(&self) -> usize {
-        self.file_offset.len()
+        let full = self.parts.len().saturating_sub(1) * PART_ENTRIES;
+        full + self.parts.last().map_or(0, |part| part.samples.len())
     }
 
     /// Whether there is no block.
     pub fn is_empty(&self) -> bool {
-        self.file_offset.is_empty()
+        self.parts.is_empty()
     }
 
     /// The entry of block `block`, counted from 0.
     pub fn get(&self, block: usize) -> Option<BlockEntry> {
+        let part = self.parts.get(block / PART_ENTRIES)?;
+        let position = block % PART_ENTRIES;
         Some(BlockEntry {
-            file_offset: *self.file_offset.get(block)?,
-            start_uutc: *self.start_uutc.get(block)?,
-            samples: *self.samples.get(block)?,
-            bytes: *self.bytes.get(block)?,
-            discontinuity: *self.discontinuity.get(block)? != 0,
+            file_offset: *part.file_offset.get(position)?,
+            start_uutc: *part.start_uutc.get(position)?,
+            samples: *part.samples.get(position)?,
+            bytes: *part.bytes.get(position)?,
+            flags: *part.flags.get(position)?,
         })
     }
 
@@ -142,14 +187,20 @@ impl BlockIndex {
         (0..self.len()).filter_map(|block| self.get(block))
     }
 
-    /// Number of samples of each block, in file order.
-    pub fn samples(&self) -> &[u32] {
-        &self.samples
+    /// The byte after the last block in the data file.
+    pub(crate) fn data_end(&self) -> u64 {
+        self.data_end
+    }
+
+    /// Number of samples of each block, part by part. A part that is shared with
+    /// an earlier state of the recording has the same first value.
+    pub(crate) fn samples_by_part(&self) -> impl Iterator<Item = &[u32]> {
+        self.parts.iter().map(|part| part.samples.as_slice())
     }
 
     /// Start of the first block in file order, absolute uUTC.
     pub fn start_uutc(&self) -> Option<i64> {
-        self.start_uutc.first().copied()
+        self.start_of(0)
     }
 
     /// The latest end of any block (start plus samples at the sampling rate),
@@ -160,7 +211,7 @@ impl BlockIndex {
 
     /// Sum of all samples.
     pub fn total_samples(&self) -> u64 {
-        self.samples.iter().map(|&samples| u64::from(samples)).sum()
+        self.total_samples
     }
 
     /// Bytes after the last whole entry: a torn append or foreign padding.
@@ -180,30 +231,61 @@ impl BlockIndex {
             return 0..self.len();
         }
         let earliest = from.saturating_sub(self.longest_us);
-        let first = self.start_uutc.partition_point(|&start| start < earliest);
-        let end = self.start_uutc.partition_point(|&start| start < until);
+        let first = self.partition_point(|start| start < earliest);
+        let end = self.partition_point(|start| start < until);
         first..end.max(first)
     }
 
     /// The first block from `skip` on that starts after `time`.
     pub fn first_start_after(&self, time: i64, skip: usize) -> Option<usize> {
         if self.sorted {
-            let block = self.start_uutc.partition_point(|&start| start <= time);
+            let block = self.partition_point(|start| start <= time);
             return (block.max(skip) < self.len()).then_some(block.max(skip));
         }
-        (skip..self.len()).find(|&block| self.start_uutc.get(block).is_some_and(|&s| s > time))
+        (skip..self.len()).find(|&block| self.start_of(block).is_some_and(|start| start > time))
+    }
+
+    fn start_of(&self, block: usize) -> Option<i64> {
+        let part = self.parts.get(block / PART_ENTRIES)?;
+        part.start_uutc.get(block % PART_ENTRIES).copied()
+    }
+
+    /// Number of blocks, from the first on, whose start satisfies `before`; the
+    /// index must be sorted.
+    fn partition_point(&self, before: impl Fn(i64) -> bool) -> usize {
+        let starts_before = |part: &Arc<Part>| part.start_uutc.first().is_some_and(|&s| before(s));
+        // The part that holds the turn, or ends right before it.
+        let Some(number) = self.parts.partition_point(starts_before).checked_sub(1) else {
+            return 0;
+        };
+        let within = self.parts.get(number).map_or(0, |part| {
+            part.start_uutc.partition_point(|&start| before(start))
+        });
+        number * PART_ENTRIES + within
     }
 
     /// Whether the columns belong together; an index that came from another
     /// process is checked before it is used.
     pub(crate) fn is_consistent(&self) -> bool {
-        let length = self.len();
-        self.start_uutc.len() == length
-            && self.samples.len() == length
-            && self.bytes.len() == length
-            && self.discontinuity.len() == length
+        let whole = |(part, number): (&Arc<Part>, usize)| {
+            let length = part.samples.len();
+            let expected = if number + 1 < self.parts.len() {
+                PART_ENTRIES..=PART_ENTRIES
+            } else {
+                1..=PART_ENTRIES
+            };
+            expected.contains(&length)
+                && part.file_offset.len() == length
+                && part.start_uutc.len() == length
+                && part.bytes.len() == length
+                && part.flags.len() == length
+        };
+        let starts = self.parts.iter().flat_map(|part| &part.start_uutc);
+        let samples = self.parts.iter().flat_map(|part| &part.samples);
+        self.parts.iter().zip(0..).all(whole)
             && self.longest_us >= 0
-            && (!self.sorted || self.start_uutc.is_sorted())
+            && (!self.sorted || starts.is_sorted())
+            && self.total_samples == samples.map(|&samples| u64::from(samples)).sum::<u64>()
     }
 }
 
@@ -257,5 +339,62 @@ mod column {
             }
             Ok(bytemuck::pod_collect_to_vec(bytes))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(starts: impl IntoIterator<Item = i64>) -> BlockIndex {
+        let mut index = BlockIndex::default();
+        for start_uutc in starts {
+            let entry = BlockEntry {
+                file_offset: 1024,
+                start_uutc,
+                samples: 1,
+                bytes: 312,
+                flags: 0,
+            };
+            index.push(entry, 1e6);
+        }
+        index
+    }
+
+    #[test]
+    fn parts_do_not_show() {
+        for blocks in [0, 1, PART_ENTRIES, PART_ENTRIES + 1, 3 * PART_ENTRIES] {
+            let index = index((0..blocks as i64).map(|start| start * 10));
+            assert!(index.is_consistent());
+            assert_eq!(index.len(), blocks);
+            assert_eq!(index.iter().count(), blocks);
+            assert_eq!(index.get(blocks), None);
+            assert_eq!(index.total_samples(), blocks as u64);
+            for block in [
+                0,
+                1,
+                PART_ENTRIES - 1,
+                PART_ENTRIES,
+                PART_ENTRIES + 1,
+                blocks,
+            ] {
+                let until = block as i64 * 10;
+                let end = index.candidates(i64::MIN, until).end;
+                assert_eq!(end, block.min(blocks), "{block} of {blocks}");
+                let after = index.first_start_after(until, 0);
+                assert_eq!(after, Some(block + 1).filter(|&after| after < blocks));
+            }
+        }
+    }
+
+    #[test]
+    fn a_grown_index_shares_its_full_parts() {
+        let before = index(0..PART_ENTRIES as i64 + 5);
+        let mut after = before.clone();
+        let last = before.get(before.len() - 1).unwrap();
+        after.push(last, 1e6);
+        assert!(Arc::ptr_eq(&before.parts[0], &after.parts[0]));
+        assert_eq!(before.len() + 1, after.len());
+        assert_eq!(after.truncated(before.len(), 1e6), before);
     }
 }

@@ -162,8 +162,12 @@ pub(crate) struct BlockHeader {
 
 /// Block flag: the block does not follow seamlessly from the one before.
 pub(crate) const FLAG_DISCONTINUITY: u8 = 1;
-/// Block flags: statistics are encrypted at level 1 or level 2.
-pub(crate) const FLAGS_ENCRYPTED: u8 = 0b110;
+/// Block flag: statistics are encrypted at level 1.
+pub(crate) const FLAG_ENCRYPTED_1: u8 = 2;
+/// Block flag: statistics are encrypted at level 2.
+pub(crate) const FLAG_ENCRYPTED_2: u8 = 4;
+/// Bytes of the statistics that are encrypted in such blocks.
+pub(crate) const ENCRYPTED_STATISTICS: usize = 16;
 
 /// Text of a field: up to the first NUL, or the whole field where a writer
 /// filled it; invalid UTF-8 is replaced.

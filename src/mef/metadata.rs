@@ -7,28 +7,11 @@ use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::crc::{CRC_NOT_COMPUTED, crc32};
+use super::crypto::{Access, Keys, NoKey, Password};
 use super::error::{Malformation, MefError};
 use super::header::{parse_header, verify_header_crc};
 use super::layout::{HEADER_BYTES, METADATA_BYTES, Metadata, Section2, Section3, text};
 use super::time;
-
-/// "No entry" for an encryption level.
-const NO_LEVEL: i8 = -128;
-
-/// What a `.tmet` file says of its segment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SegmentMetadata {
-    /// Start of the segment, absolute uUTC.
-    pub start_uutc: Option<i64>,
-    /// The instant just after the last sample, absolute uUTC.
-    pub end_uutc: Option<i64>,
-    /// Offset that stored times are relative to, in microseconds.
-    pub recording_time_offset: i64,
-    /// Technical metadata.
-    pub acquisition: Acquisition,
-    /// Who was recorded. Never logged.
-    pub subject: Subject,
-}
 
 /// Technical metadata of a channel (section 2). `None` is "no entry".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +39,17 @@ pub struct Acquisition {
     pub notch_filter: Option<f64>,
     /// Mains frequency in Hz.
     pub line_frequency: Option<f64>,
+    /// Length of the segment that the file declares, in microseconds;
+    /// informational, since writers disagree on whether gaps count.
+    pub declared_duration_us: Option<i64>,
+    /// Samples of the channel in all earlier segments, as the file declares it;
+    /// informational.
+    pub declared_start_sample: Option<i64>,
+    /// Largest sample in units that the file declares; informational, since
+    /// some writers store counts.
+    pub declared_maximum: Option<f64>,
+    /// Smallest sample in units that the file declares; informational.
+    pub declared_minimum: Option<f64>,
     /// Number of samples that the file declares; informational.
     pub declared_samples: Option<i64>,
     /// Number of blocks that the file declares; informational.
@@ -87,6 +81,12 @@ pub struct Subject {
     pub recording_location: String,
     /// Seconds east of Greenwich at the start of the recording.
     pub gmt_offset_s: Option<i32>,
+    /// When daylight-saving time began during the recording, uUTC; zero where it
+    /// did not.
+    pub dst_start_uutc: Option<i64>,
+    /// When daylight-saving time ended during the recording, uUTC; zero where it
+    /// did not.
+    pub dst_end_uutc: Option<i64>,
 }
 
 impl fmt::Debug for Subject {
@@ -95,12 +95,35 @@ impl fmt::Debug for Subject {
     }
 }
 
+/// What a `.tmet` file says of its segment.
+#[derive(Debug)]
+pub(crate) struct SegmentMetadata {
+    /// Start of the segment, absolute uUTC.
+    pub(crate) start_uutc: Option<i64>,
+    /// The instant just after the last sample, absolute uUTC.
+    pub(crate) end_uutc: Option<i64>,
+    /// Offset that stored times are relative to, in microseconds; `None` where
+    /// it is in a section that is locked.
+    pub(crate) recording_time_offset: Option<i64>,
+    pub(crate) acquisition: Acquisition,
+    /// `None` where the section is locked.
+    pub(crate) subject: Option<Subject>,
+    /// What the password opens.
+    pub(crate) access: Access,
+    /// Shared by all files of the segment.
+    pub(crate) level_uuid: [u8; 16],
+}
+
 /// Parses the bytes of a `.tmet` file. Bytes beyond the format's 16384 are
 /// ignored, as foreign writers append some.
-pub(crate) fn parse_metadata(bytes: &[u8], file: &Path) -> Result<SegmentMetadata, MefError> {
+pub(crate) fn parse_metadata(
+    bytes: &[u8],
+    file: &Path,
+    password: Option<&Password>,
+) -> Result<SegmentMetadata, MefError> {
     let header = parse_header(bytes, "tmet", file)?;
     verify_header_crc(header, file)?;
-    let Ok((metadata, _)) = Metadata::ref_from_prefix(bytes) else {
+    let Ok((metadata, _)) = Metadata::read_from_prefix(bytes) else {
         return Err(MefError::malformed(
             file,
             Malformation::TooShort {
@@ -109,16 +132,28 @@ pub(crate) fn parse_metadata(bytes: &[u8], file: &Path) -> Result<SegmentMetadat
             },
         ));
     };
-    verify_body_crc(metadata, file)?;
-    check_encryption(metadata, file)?;
-    let subject = parse_subject(&metadata.section_3);
-    let offset = metadata.section_3.recording_time_offset.get();
+    verify_body_crc(&metadata, file)?;
+    let (access, keys) = Keys::unlock(&metadata.header, password)
+        .map_err(|_| MefError::WrongPassword { file: file.into() })?;
+    let mut metadata = Box::new(metadata);
+    let levels = &metadata.section_1;
+    let (technical, subject) = (levels.section_2_encryption, levels.section_3_encryption);
+    if !decrypt(&keys, 2, technical, metadata.section_2.as_mut_bytes(), file)? {
+        return Err(MefError::Encrypted { file: file.into() });
+    }
+    let unlocked = decrypt(&keys, 3, subject, metadata.section_3.as_mut_bytes(), file)?;
+    let section_3 = unlocked.then_some(&metadata.section_3);
+    let recording_time_offset = section_3.map(|section| section.recording_time_offset.get());
+    // A locked offset leaves times relative to the masked origin.
+    let offset = recording_time_offset.unwrap_or(0);
     Ok(SegmentMetadata {
         start_uutc: time::absolute(header.start_time.get(), offset),
         end_uutc: time::absolute(header.end_time.get(), offset),
-        recording_time_offset: offset,
+        recording_time_offset,
         acquisition: parse_acquisition(&metadata.section_2, file)?,
-        subject,
+        subject: section_3.map(parse_subject),
+        access,
+        level_uuid: header.level_uuid,
     })
 }
 
@@ -134,26 +169,22 @@ fn verify_body_crc(metadata: &Metadata, file: &Path) -> Result<(), MefError> {
     ))
 }
 
-/// The level byte is signed: only a positive value means ciphertext
-/// (format section 6.1).
-fn check_encryption(metadata: &Metadata, file: &Path) -> Result<(), MefError> {
-    let levels = [
-        (2, metadata.section_1.section_2_encryption),
-        (3, metadata.section_1.section_3_encryption),
-    ];
-    for (section, level) in levels {
-        match level {
-            NO_LEVEL | -2..=0 => {}
-            1 | 2 => return Err(MefError::Encrypted { file: file.into() }),
-            _ => {
-                return Err(MefError::malformed(
-                    file,
-                    Malformation::EncryptionLevel { section, level },
-                ));
-            }
-        }
+/// Deciphers a section in place; `false` where its key is missing.
+fn decrypt(
+    keys: &Keys,
+    section: u8,
+    level: i8,
+    bytes: &mut [u8],
+    file: &Path,
+) -> Result<bool, MefError> {
+    match keys.decrypt(level, bytes) {
+        Ok(()) => Ok(true),
+        Err(NoKey::Locked) => Ok(false),
+        Err(NoKey::UndefinedLevel) => Err(MefError::malformed(
+            file,
+            Malformation::EncryptionLevel { section, level },
+        )),
     }
-    Ok(())
 }
 
 fn parse_acquisition(section: &Section2, file: &Path) -> Result<Acquisition, MefError> {
@@ -166,6 +197,7 @@ fn parse_acquisition(section: &Section2, file: &Path) -> Result<Acquisition, Mef
     }
     let frequency = |value: f64| (value >= 0.0).then_some(value);
     let count = |value: i64| (value >= 0).then_some(value);
+    let number = |value: f64| (!value.is_nan()).then_some(value);
     Ok(Acquisition {
         sampling_frequency,
         units_conversion_factor: section.units_conversion_factor.get(),
@@ -178,6 +210,10 @@ fn parse_acquisition(section: &Section2, file: &Path) -> Result<Acquisition, Mef
         high_frequency_filter: frequency(section.high_frequency_filter_setting.get()),
         notch_filter: frequency(section.notch_filter_frequency_setting.get()),
         line_frequency: frequency(section.ac_line_frequency.get()),
+        declared_duration_us: count(section.recording_duration.get()),
+        declared_start_sample: count(section.start_sample.get()),
+        declared_maximum: number(section.maximum_native_sample_value.get()),
+        declared_minimum: number(section.minimum_native_sample_value.get()),
         declared_samples: count(section.number_of_samples.get()),
         declared_blocks: count(section.number_of_blocks.get()),
     })
@@ -193,5 +229,11 @@ fn parse_subject(section: &Section3) -> Subject {
         gmt_offset_s: (-86_400..=86_400)
             .contains(&gmt_offset)
             .then_some(gmt_offset),
+        dst_start_uutc: known_time(section.dst_start_time.get()),
+        dst_end_uutc: known_time(section.dst_end_time.get()),
     }
+}
+
+fn known_time(stored: i64) -> Option<i64> {
+    (stored != time::NO_TIME).then_some(stored)
 }

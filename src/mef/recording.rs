@@ -2,20 +2,25 @@
 //! shared by everybody who reads from it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::crypto::{Access, Password};
 use super::error::MefError;
 use super::identity::SegmentIdentity;
-use super::index::BlockIndex;
+use super::index::{BlockEntry, BlockIndex, duration_us};
 use super::metadata::{Acquisition, Subject};
+use super::reconcile::IndexRepairs;
+use super::segment::SegmentFiles;
+use super::store::Store;
 
 /// A session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recording {
     /// The session folder's name without `.mefd`.
     pub name: String,
-    /// The session folder, as it was asked for.
+    /// The session folder or archive, as it was asked for.
     pub path: PathBuf,
     /// Readable time-series channels in byte order of their names.
     pub channels: Vec<Channel>,
@@ -23,20 +28,61 @@ pub struct Recording {
     pub unreadable: Vec<UnreadableChannel>,
     /// Names of the video channels, which have no samples.
     pub video_channels: Vec<String>,
-    /// Subject metadata of the first channel.
-    pub subject: Subject,
+    /// What the password opens, by the first channel.
+    pub access: Access,
+    /// Subject metadata of the first channel; `None` where they are locked.
+    pub subject: Option<Subject>,
+    /// What the session was opened with. It goes from process to process with
+    /// the work that needs it, and never with what was found.
+    #[serde(skip)]
+    pub(crate) password: Option<Password>,
+    /// Where the files are, in the process that has opened them.
+    #[serde(skip)]
+    pub(crate) store: Option<Store>,
 }
 
 impl Recording {
-    /// Folder of the channel named `name`.
-    pub(crate) fn channel_folder(&self, name: &str) -> PathBuf {
-        self.path.join(format!("{name}.timd"))
+    /// A recording without channels.
+    pub(crate) fn empty(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            channels: Vec::new(),
+            unreadable: Vec::new(),
+            video_channels: Vec::new(),
+            access: Access::Unprotected,
+            subject: None,
+            password: None,
+            store: None,
+        }
+    }
+
+    /// The same recording without its channels.
+    pub(crate) fn without_channels(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            path: self.path.clone(),
+            channels: Vec::new(),
+            unreadable: Vec::new(),
+            video_channels: self.video_channels.clone(),
+            access: self.access,
+            subject: self.subject.clone(),
+            password: self.password.clone(),
+            store: self.store.clone(),
+        }
     }
 
     /// The data file of segment `stem` of the channel named `channel`.
     pub fn data_file(&self, channel: &str, stem: &str) -> PathBuf {
-        let folder = self.channel_folder(channel);
-        folder.join(format!("{stem}.segd/{stem}.tdat"))
+        self.path
+            .join(SegmentFiles::new(channel, stem).name("tdat"))
+    }
+
+    pub(crate) fn store(&self) -> Result<Store, MefError> {
+        match &self.store {
+            Some(store) => Ok(store.clone()),
+            None => Ok(Store::open(&self.path)?.0),
+        }
     }
 
     /// Position of the channel named `name`.
@@ -98,7 +144,7 @@ pub struct Channel {
     /// The instant just after the last sample by the metadata, absolute uUTC.
     pub end_uutc: i64,
     /// Readable segments in order of their numbers.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<Arc<Segment>>,
     /// Segments that stand in the folder and cannot be read.
     pub unreadable: Vec<UnreadableSegment>,
 }
@@ -107,6 +153,20 @@ impl Channel {
     /// Technical metadata, by the first segment.
     pub fn acquisition(&self) -> Option<&Acquisition> {
         self.segments.first().map(|segment| &segment.acquisition)
+    }
+
+    /// The offset that hides the date is in a locked section, so that times are
+    /// relative to an origin that nobody knows.
+    pub fn times_unresolved(&self) -> bool {
+        self.segments
+            .iter()
+            .any(|segment| segment.recording_time_offset.is_none())
+    }
+
+    /// The instant just after the last sample of a block, absolute uUTC.
+    pub fn end_of(&self, block: &BlockEntry) -> i64 {
+        let duration = duration_us(block.samples, self.sampling_frequency);
+        block.start_uutc.saturating_add(duration)
     }
 
     /// Number of stored samples; gaps are not stored.
@@ -140,10 +200,19 @@ pub struct Segment {
     pub end_uutc: i64,
     /// Technical metadata.
     pub acquisition: Acquisition,
+    /// Offset that stored times are relative to, in microseconds (format
+    /// section 5); `None` where it is in a section that is locked.
+    pub recording_time_offset: Option<i64>,
     /// Which files these were.
     pub identity: SegmentIdentity,
     /// The blocks.
     pub index: BlockIndex,
+    /// What was put right in the index.
+    pub repairs: IndexRepairs,
+    /// Span by the metadata and the index, uUTC.
+    pub(crate) span_uutc: (i64, i64),
+    /// Stretches of the data file that nothing is known of.
+    pub(crate) unknown: Vec<UnreadableSegment>,
 }
 
 /// A segment that cannot be read. Its time span is unknown, and can only lie

@@ -149,7 +149,9 @@ impl<'a> ChannelReader<'a> {
         self.samples.clear();
         self.blocks.clear();
         let channel = self.channel;
-        let Some(part) = channel.segments.get(segment as usize) else {
+        let part = channel.segments.get(segment as usize);
+        let entry = part.and_then(|part| part.index.get(block as usize));
+        let (Some(part), Some(entry)) = (part, entry) else {
             return Ok(());
         };
         let reader = match self.open.take() {
@@ -157,7 +159,7 @@ impl<'a> ChannelReader<'a> {
             _ => SegmentReader::open_in(self.recording, channel, part)?,
         };
         let (samples, blocks) = (&mut self.samples, &mut self.blocks);
-        reader.decode(block as usize, 1, &mut self.scratch, samples, blocks);
+        reader.decode(&[entry], &mut self.scratch, samples, blocks);
         self.open = Some((segment, reader));
         for decoded in &self.blocks {
             if let Some(damage) = &decoded.damage {

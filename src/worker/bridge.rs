@@ -17,7 +17,7 @@ use super::page::PagedRecording;
 use super::process::{Lost, SpawnError, WorkerProcess, WorkerRef};
 use super::protocol::{Job, JobCheck, JobId, Lie, PageOutcome, Reply, Request};
 use super::rescue::reap_lost_children;
-use crate::mef::MefError;
+use crate::mef::{MefError, Refresh};
 
 /// Jobs that a worker has at a time: one that it does, and one that is there
 /// already when that is done.
@@ -61,6 +61,8 @@ pub(crate) enum Event {
 pub(crate) enum JobEvent {
     /// The session of an open job.
     Opened(Result<Arc<PagedRecording>, MefError>),
+    /// What is new in a session.
+    Refreshed(Result<Refresh, MefError>),
     /// Some of a decode job's pages.
     Pages(Vec<PageOutcome>),
     /// The job is complete.
@@ -181,12 +183,16 @@ impl Bridge {
                 check_job(job, id)?;
                 report(Event::Working);
             }
-            Reply::Opened(job, opened) => {
-                check.opened(job, opened.as_deref().ok())?;
+            Reply::Opened(job, mut opened) => {
+                check.opened(job, &mut opened)?;
                 let page_samples = self.page_samples;
                 let opened =
                     opened.map(|recording| Arc::new(PagedRecording::new(*recording, page_samples)));
                 report(Event::Job(id, JobEvent::Opened(opened)));
+            }
+            Reply::Refreshed(job, news) => {
+                check.refreshed(job)?;
+                report(Event::Job(id, JobEvent::Refreshed(news)));
             }
             Reply::Pages(job, headers) => {
                 let payload = match check.headers(job, &headers)? {

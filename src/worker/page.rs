@@ -1,10 +1,14 @@
 //! Pages: runs of whole decoded blocks, the unit that is cached and shared.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mef::{BlockDamage, Channel, DecodedBlock, Recording, Segment};
+use crate::error::Error;
+use crate::mef::{
+    BlockDamage, BlockEntry, BlockIndex, Channel, DecodedBlock, MefError, PART_ENTRIES, Recording,
+    Segment,
+};
 
 /// Names one opening of a recording. Never used twice within a process, so that
 /// a page of an earlier state of the files can never be taken for a later one.
@@ -24,17 +28,55 @@ impl fmt::Display for RecordingId {
     }
 }
 
-/// Names a page.
+/// Names the state of a recording that was read. Within an engine's life no two
+/// states have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Revision {
+    /// Another number means that something was replaced or cut: what was read of
+    /// an earlier state may not be there any more.
+    pub opening: u64,
+    /// How often blocks, segments or channels were added since; what was read
+    /// before is still true.
+    pub growth: u64,
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.opening, self.growth)
+    }
+}
+
+/// Names a segment of a recording, whatever is added before or after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SegmentId(u32);
+
+#[cfg(test)]
+impl SegmentId {
+    /// For tests that look at no segment.
+    pub(crate) const ANY: Self = Self(0);
+}
+
+/// Names a page. The page at the end of a recording that grows has another name
+/// when there are more blocks in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PageKey {
     /// The opening of the recording.
     pub recording: RecordingId,
-    /// Position in [`Recording::channels`].
-    pub channel: u32,
-    /// Position in [`Channel::segments`].
-    pub segment: u32,
+    /// The segment.
+    pub segment: SegmentId,
     /// Position of the page's first block in the segment's index.
     pub first_block: u32,
+    /// Number of blocks.
+    pub blocks: u32,
+}
+
+/// The division of a segment into pages. A page lies in one part of the index,
+/// so that the pages of full parts are those of all later states, too.
+#[derive(Debug)]
+struct SegmentPages {
+    id: SegmentId,
+    /// For each part of the index, the first block of each page in it.
+    starts: Vec<Arc<[u32]>>,
 }
 
 /// A recording with its division into pages.
@@ -42,41 +84,121 @@ pub(crate) struct PageKey {
 pub(crate) struct PagedRecording {
     /// Names this opening.
     pub id: RecordingId,
+    /// How often something was added since.
+    growth: u64,
     /// What was found in the files.
     pub recording: Recording,
-    /// For each channel and segment, the first block of each page.
-    page_starts: Vec<Vec<Box<[u32]>>>,
+    target_samples: u32,
+    /// By channel and segment, as in the recording.
+    pages: Vec<Vec<SegmentPages>>,
+    /// Positions of channel and segment by the segment's name.
+    places: Vec<(u32, u32)>,
 }
 
 impl PagedRecording {
     /// Divides a recording into pages of whole blocks with at most
     /// `target_samples` samples each; a larger block is a page of its own.
     pub(crate) fn new(recording: Recording, target_samples: u32) -> Self {
-        let starts = |segment: &Segment| page_starts(segment.index.samples(), target_samples);
-        let page_starts = recording
-            .channels
-            .iter()
-            .map(|channel| channel.segments.iter().map(starts).collect())
-            .collect();
-        Self {
+        let mut paged = Self {
             id: RecordingId::next(),
+            growth: 0,
             recording,
-            page_starts,
+            target_samples,
+            pages: Vec::new(),
+            places: Vec::new(),
+        };
+        paged.divide(None);
+        paged
+    }
+
+    /// A later state of the same recording. Pages keep their names, but for
+    /// those at the ends of segments that have grown.
+    pub(crate) fn grown(&self, recording: Recording) -> Self {
+        let mut paged = Self {
+            id: self.id,
+            growth: self.growth + 1,
+            recording,
+            target_samples: self.target_samples,
+            pages: Vec::new(),
+            // Segments that are not there any more keep theirs, and nobody asks.
+            places: self.places.clone(),
+        };
+        paged.divide(Some(self));
+        paged
+    }
+
+    fn divide(&mut self, before: Option<&Self>) {
+        for (channel, position) in self.recording.channels.iter().zip(0..) {
+            let mut segments = Vec::with_capacity(channel.segments.len());
+            let mut known = before
+                .into_iter()
+                .flat_map(|b| b.segments(&channel.name))
+                .peekable();
+            for (segment, number) in channel.segments.iter().zip(0..) {
+                let same = known.next_if(|(known, _)| known.stem == segment.stem);
+                let (id, mut starts) = match same {
+                    Some((_, pages)) => {
+                        // The last part may have grown.
+                        let full = pages.starts.len().saturating_sub(1);
+                        (
+                            pages.id,
+                            pages.starts.get(..full).unwrap_or_default().to_vec(),
+                        )
+                    }
+                    None => (SegmentId(self.places.len() as u32), Vec::new()),
+                };
+                match self.places.get_mut(id.0 as usize) {
+                    Some(place) => *place = (position, number),
+                    None => self.places.push((position, number)),
+                }
+                starts.extend(page_starts(
+                    &segment.index,
+                    starts.len(),
+                    self.target_samples,
+                ));
+                segments.push(SegmentPages { id, starts });
+            }
+            self.pages.push(segments);
+        }
+    }
+
+    /// The segments of a channel, with their pages.
+    fn segments(&self, channel: &str) -> impl Iterator<Item = (&Segment, &SegmentPages)> {
+        let position = self.recording.channel_position(channel);
+        let channel = position.and_then(|p| self.recording.channels.get(p));
+        let pages = position.and_then(|p| self.pages.get(p));
+        let segments = channel.into_iter().flat_map(|channel| &channel.segments);
+        segments
+            .map(|segment| &**segment)
+            .zip(pages.into_iter().flatten())
+    }
+
+    /// The error for a recording whose files are others by now.
+    pub(crate) fn changed(&self) -> Error {
+        let file = self.recording.path.clone();
+        Error::Mef(MefError::Changed { file })
+    }
+
+    /// Refuses to pass for an earlier opening.
+    pub(crate) fn must_be(&self, id: RecordingId) -> Result<(), Error> {
+        if self.id == id {
+            return Ok(());
+        }
+        Err(self.changed())
+    }
+
+    /// Names the state of the recording.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision {
+            opening: self.id.0,
+            growth: self.growth,
         }
     }
 
     /// A recording without channels.
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
-        let recording = Recording {
-            name: String::new(),
-            path: PathBuf::new(),
-            channels: Vec::new(),
-            unreadable: Vec::new(),
-            video_channels: Vec::new(),
-            subject: crate::mef::Subject::default(),
-        };
-        Self::new(recording, 1)
+        Self::new(Recording::empty("", ""), 1)
     }
 
     /// The channel at a position.
@@ -84,53 +206,75 @@ impl PagedRecording {
         self.recording.channels.get(position as usize)
     }
 
-    /// The page that holds a block; `None` where there is no such segment.
+    /// The page that holds a block; `None` where there is no such block.
     pub(crate) fn page_of(&self, channel: u32, segment: u32, block: u32) -> Option<PageKey> {
-        let starts = self.starts(channel, segment)?;
+        let pages = self.pages.get(channel as usize)?.get(segment as usize)?;
+        let part = block as usize / PART_ENTRIES;
+        let starts = pages.starts.get(part)?;
         let page = starts
             .partition_point(|&start| start <= block)
             .checked_sub(1)?;
-        Some(PageKey {
+        let first_block = *starts.get(page)?;
+        let end = match starts.get(page + 1) {
+            Some(&next) => next as usize,
+            None => {
+                let index = &self.segment(channel, segment)?.index;
+                index.len().min((part + 1) * PART_ENTRIES)
+            }
+        };
+        let blocks = u32::try_from(end).ok()?.checked_sub(first_block)?;
+        (block - first_block < blocks).then_some(PageKey {
             recording: self.id,
-            channel,
-            segment,
-            first_block: *starts.get(page)?,
+            segment: pages.id,
+            first_block,
+            blocks,
         })
     }
 
-    /// What to decode for a page: its segment and its blocks.
-    pub(crate) fn run_of(&self, key: &PageKey) -> Option<(&Channel, &Segment, BlockRun)> {
-        let channel = self.channel(key.channel)?;
-        let segment = channel.segments.get(key.segment as usize)?;
-        let starts = self.starts(key.channel, key.segment)?;
-        let page = starts.binary_search(&key.first_block).ok()?;
-        let end = starts
-            .get(page + 1)
-            .map_or(segment.index.len(), |&end| end as usize);
-        let samples = segment.index.samples().get(key.first_block as usize..end)?;
-        let run = BlockRun {
-            first_block: key.first_block,
-            blocks: samples.len() as u32,
-            samples: samples.iter().map(|&samples| u64::from(samples)).sum(),
-        };
-        Some((channel, segment, run))
+    /// What to decode for a page: its channel, its segment and its blocks.
+    pub(crate) fn run_of(
+        &self,
+        key: &PageKey,
+    ) -> Option<(&Channel, &Segment, impl Iterator<Item = BlockEntry>)> {
+        let &(channel, segment) = self.places.get(key.segment.0 as usize)?;
+        let segment = self.segment(channel, segment)?;
+        let first = key.first_block as usize;
+        let blocks = first..first + key.blocks as usize;
+        let entries = blocks.filter_map(|block| segment.index.get(block));
+        Some((self.channel(channel)?, segment, entries))
     }
 
-    /// The folder of a channel.
-    pub(crate) fn channel_folder(&self, channel: &Channel) -> PathBuf {
-        self.recording.channel_folder(&channel.name)
+    /// Samples that the index promises for a page.
+    pub(crate) fn samples_of(&self, key: &PageKey) -> u64 {
+        let blocks = self.run_of(key).map(|(_, _, blocks)| blocks);
+        blocks
+            .into_iter()
+            .flatten()
+            .map(|block| u64::from(block.samples))
+            .sum()
     }
 
-    fn starts(&self, channel: u32, segment: u32) -> Option<&[u32]> {
-        let segments = self.page_starts.get(channel as usize)?;
-        segments.get(segment as usize).map(|starts| &**starts)
+    fn segment(&self, channel: u32, segment: u32) -> Option<&Segment> {
+        let segments = &self.channel(channel)?.segments;
+        segments.get(segment as usize).map(|segment| &**segment)
     }
 }
 
-fn page_starts(samples: &[u32], target_samples: u32) -> Box<[u32]> {
+/// The first block of each page, for the parts of an index from `first_part` on.
+fn page_starts(index: &BlockIndex, first_part: usize, target_samples: u32) -> Vec<Arc<[u32]>> {
+    let parts = index.samples_by_part().zip(0..).skip(first_part);
+    parts
+        .map(|(samples, part)| {
+            let first_block = (part * PART_ENTRIES) as u32;
+            page_starts_of_part(samples, first_block, target_samples)
+        })
+        .collect()
+}
+
+fn page_starts_of_part(samples: &[u32], first_block: u32, target_samples: u32) -> Arc<[u32]> {
     let mut starts = Vec::new();
     let mut filled = u64::MAX;
-    for (&samples, block) in samples.iter().zip(0u32..) {
+    for (&samples, block) in samples.iter().zip(first_block..) {
         filled = filled.saturating_add(u64::from(samples));
         // Blocks without samples must not make an endless page.
         let blocks = starts.last().map_or(0, |start| block - start);
@@ -139,18 +283,7 @@ fn page_starts(samples: &[u32], target_samples: u32) -> Box<[u32]> {
             filled = u64::from(samples);
         }
     }
-    starts.into_boxed_slice()
-}
-
-/// Consecutive blocks of one segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BlockRun {
-    /// Position of the first block in the segment's index.
-    pub first_block: u32,
-    /// Number of blocks.
-    pub blocks: u32,
-    /// Samples that the index promises, in all blocks together.
-    pub samples: u64,
+    starts.into()
 }
 
 /// Decoded blocks: counts exactly as stored, with each block's time.
@@ -235,12 +368,13 @@ mod tests {
 
     #[test]
     fn pages_hold_whole_blocks_up_to_the_target() {
-        assert_eq!(*page_starts(&[100; 7], 250), [0, 2, 4, 6]);
-        assert_eq!(*page_starts(&[100, 900, 100, 100], 250), [0, 1, 2]);
-        assert!(page_starts(&[], 250).is_empty());
-        assert_eq!(*page_starts(&[u32::MAX, u32::MAX], 1), [0, 1]);
+        let starts = |samples: &[u32], target| page_starts_of_part(samples, 7, target).to_vec();
+        assert_eq!(starts(&[100; 7], 250), [7, 9, 11, 13]);
+        assert_eq!(starts(&[100, 900, 100, 100], 250), [7, 8, 9]);
+        assert!(starts(&[], 250).is_empty());
+        assert_eq!(starts(&[u32::MAX, u32::MAX], 1), [7, 8]);
         // Empty blocks are cheap, and still do not pile up without end.
-        assert_eq!(*page_starts(&[0; 5], 2), [0, 2, 4]);
+        assert_eq!(starts(&[0; 5], 2), [7, 9, 11]);
     }
 
     #[test]

@@ -117,6 +117,8 @@ impl WorkerProcess {
         let handle = Builder::new()
             // A backtrace of an abort would cost 100 ms in the dying worker.
             .env_remove("RUST_BACKTRACE")
+            // Workers are told passwords with the work that needs them.
+            .env_remove("MEF3_PASSWORD")
             .spawn(arguments, worker_main);
         if handle.pid().is_none() {
             let error = handle.join().err().map(|error| error.to_string());

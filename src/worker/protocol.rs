@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::page::Page;
-use crate::mef::{DecodedBlock, MefError, Recording, SegmentIdentity};
+use crate::mef::{
+    BlockEntry, DecodedBlock, FileIdentity, Known, MefError, OpenOptions, Password, Recording,
+    Refresh,
+};
 
 /// Numbers a job within the server's life.
 pub(crate) type JobId = u64;
@@ -26,7 +29,9 @@ pub(crate) struct Job {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Read the metadata and indices of the session at this path.
-    Open(PathBuf),
+    Open(PathBuf, OpenOptions),
+    /// Find out what is new in the session at this path.
+    Refresh(PathBuf, OpenOptions, Arc<Known>),
     /// Decode pages.
     Decode(Vec<SegmentWork>),
 }
@@ -35,14 +40,27 @@ pub(crate) enum Work {
 /// order in which they stand in it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SegmentWork {
-    /// The channel's folder.
-    pub channel_folder: PathBuf,
-    /// The segment's stem.
-    pub stem: String,
-    /// The files that the recording was opened from.
-    pub identity: SegmentIdentity,
+    /// Where the segment is.
+    pub place: SegmentPlace,
+    /// The data file that the recording was opened from.
+    pub identity: FileIdentity,
+    /// Offset that the blocks' times are relative to, in microseconds.
+    pub recording_time_offset: i64,
     /// What each page holds.
     pub pages: Vec<PageWork>,
+}
+
+/// A segment, and what it is opened with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct SegmentPlace {
+    /// The session's folder or archive.
+    pub session: PathBuf,
+    /// Name of the channel.
+    pub channel: String,
+    /// Stem of the segment.
+    pub stem: String,
+    /// For blocks that are encrypted.
+    pub password: Option<Password>,
 }
 
 /// The blocks of one page, as the index had them when the recording was opened.
@@ -51,16 +69,7 @@ pub(crate) struct PageWork {
     /// Position of the first block in the segment's index.
     pub first_block: u32,
     /// Every block.
-    pub blocks: Vec<PlannedBlock>,
-}
-
-/// What the index says of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PlannedBlock {
-    /// Time of the first sample, absolute uUTC.
-    pub start_uutc: i64,
-    /// Number of samples.
-    pub samples: u32,
+    pub blocks: Vec<BlockEntry>,
 }
 
 /// From the server to a worker.
@@ -84,6 +93,8 @@ pub(crate) enum Reply {
     Working(JobId),
     /// The session of an [`Work::Open`] job.
     Opened(JobId, Result<Box<Recording>, MefError>),
+    /// The outcome of a [`Work::Refresh`] job.
+    Refreshed(JobId, Result<Refresh, MefError>),
     /// The next pages of a [`Work::Decode`] job, in order. Their samples follow
     /// as raw bytes on the payload channel, unless there are none.
     Pages(JobId, Vec<PageHeader>),
@@ -172,7 +183,7 @@ pub(crate) struct JobCheck {
 impl JobCheck {
     pub(crate) fn new(job: Arc<Job>) -> Self {
         let pages = match &job.work {
-            Work::Open(_) => Vec::new(),
+            Work::Open(..) | Work::Refresh(..) => Vec::new(),
             Work::Decode(segments) => segments
                 .iter()
                 .enumerate()
@@ -197,7 +208,7 @@ impl JobCheck {
     fn page(&self, number: u32) -> Option<&PageWork> {
         let &(segment, page) = self.pages.get(number as usize)?;
         match &self.job.work {
-            Work::Open(_) => None,
+            Work::Open(..) | Work::Refresh(..) => None,
             Work::Decode(segments) => segments.get(segment)?.pages.get(page),
         }
     }
@@ -211,21 +222,38 @@ impl JobCheck {
         }
     }
 
-    /// Checks an opened recording.
-    pub(crate) fn opened(&mut self, id: JobId, recording: Option<&Recording>) -> Result<(), Lie> {
+    /// Checks an opened recording, and gives it what it was opened with.
+    pub(crate) fn opened(
+        &mut self,
+        id: JobId,
+        recording: &mut Result<Box<Recording>, MefError>,
+    ) -> Result<(), Lie> {
         self.check_job(id)?;
-        let Work::Open(path) = &self.job.work else {
+        let Work::Open(path, options) = &self.job.work else {
             return Err(Lie::Kind);
         };
         if std::mem::replace(&mut self.opened, true) {
             return Err(Lie::Kind);
         }
-        match recording {
-            Some(recording) if !recording.is_consistent() || recording.path != *path => {
-                Err(Lie::Recording)
-            }
-            _ => Ok(()),
+        let Ok(recording) = recording else {
+            return Ok(());
+        };
+        if !recording.is_consistent() || recording.path != *path {
+            return Err(Lie::Recording);
         }
+        recording.password.clone_from(&options.password);
+        Ok(())
+    }
+
+    /// Checks that the news of a session were asked for. What they say is held
+    /// against what was known when they are put together.
+    pub(crate) fn refreshed(&mut self, id: JobId) -> Result<(), Lie> {
+        self.check_job(id)?;
+        let asked = matches!(self.job.work, Work::Refresh(..));
+        if !asked || std::mem::replace(&mut self.opened, true) {
+            return Err(Lie::Kind);
+        }
+        Ok(())
     }
 
     /// Checks page headers; the result is the number of payload bytes that must
@@ -295,7 +323,7 @@ impl JobCheck {
     pub(crate) fn done(&self, id: JobId) -> Result<(), Lie> {
         self.check_job(id)?;
         let complete = match self.job.work {
-            Work::Open(_) => self.opened,
+            Work::Open(..) | Work::Refresh(..) => self.opened,
             Work::Decode(_) => self.answered as usize == self.pages.len(),
         };
         let expected = self.pages.len() as u32;
@@ -310,8 +338,8 @@ impl JobCheck {
 
 /// Each block begins when the index says and has the samples that it promises,
 /// or is damaged, has none, and promises the same.
-fn are_as_planned(blocks: &[DecodedBlock], planned: &[PlannedBlock]) -> bool {
-    let fits = |(block, planned): (&DecodedBlock, &PlannedBlock)| {
+fn are_as_planned(blocks: &[DecodedBlock], planned: &[BlockEntry]) -> bool {
+    let fits = |(block, planned): (&DecodedBlock, &BlockEntry)| {
         let samples = match &block.damage {
             None => Some(block.samples),
             Some(damage) => (block.samples == 0).then_some(damage.samples),
@@ -327,7 +355,6 @@ mod tests {
     use crate::mef::{BlockDamage, BlockError};
 
     fn job() -> Arc<Job> {
-        let identity = any_identity();
         let page = |first_block, samples: &[u32]| PageWork {
             first_block,
             blocks: samples.iter().zip(0..).map(planned).collect(),
@@ -335,27 +362,35 @@ mod tests {
         Arc::new(Job {
             id: 7,
             work: Work::Decode(vec![SegmentWork {
-                channel_folder: "s.mefd/c.timd".into(),
-                stem: "c-000000".into(),
-                identity,
+                place: SegmentPlace {
+                    session: "s.mefd".into(),
+                    channel: "c".into(),
+                    stem: "c-000000".into(),
+                    password: None,
+                },
+                identity: any_identity(),
+                recording_time_offset: 0,
                 pages: vec![page(0, &[2]), page(1, &[1, 2])],
             }]),
         })
     }
 
     /// Any identity will do: the server never looks into it.
-    fn any_identity() -> SegmentIdentity {
-        let file = serde_json::json!({
+    fn any_identity() -> FileIdentity {
+        let identity = serde_json::json!({
             "device": 0, "inode": 0, "size": 0, "modified_ns": 0, "uuid": vec![0; 16]
         });
-        serde_json::from_value(serde_json::json!({ "index": file, "data": file })).unwrap()
+        serde_json::from_value(identity).unwrap()
     }
 
     /// A block of so many samples, in the given place of its page.
-    fn planned((&samples, place): (&u32, i64)) -> PlannedBlock {
-        PlannedBlock {
+    fn planned((&samples, place): (&u32, i64)) -> BlockEntry {
+        BlockEntry {
+            file_offset: 1024,
             start_uutc: place * 1000,
             samples,
+            bytes: 312,
+            flags: 0,
         }
     }
 
@@ -416,7 +451,8 @@ mod tests {
                 expected: 8
             })
         ));
-        assert_eq!(check().opened(7, None), Err(Lie::Kind));
+        let mut opened = Ok(Box::new(Recording::empty("s", "s.mefd")));
+        assert_eq!(check().opened(7, &mut opened), Err(Lie::Kind));
     }
 
     #[test]

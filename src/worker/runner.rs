@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::protocol::{Job, JobId, PageHeader, PageWork, Reply, SegmentWork, Work};
-use crate::mef::{DecodedBlock, MefError, Scratch, SegmentReader, open_session_watched};
+use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
+use crate::mef::{MefError, Scratch, SegmentReader, Store, open_session_watched, refresh};
 
 /// Samples after which a job's pages are sent while the rest is decoded:
 /// 256 KiB, so that the first pages of a large job are not kept waiting.
 const BATCH_SAMPLES: usize = 64 * 1024;
-/// Memory that the indices of open segments may take in one worker.
-const MAX_INDEX_BYTES: usize = 64 << 20;
+
+/// Archives whose members a worker remembers.
+const OPEN_ARCHIVES: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
 /// How often an opening that takes long says that it goes on: a session of many
 /// segments on a slow disk takes longer than a worker may be silent.
@@ -36,8 +37,9 @@ pub(crate) struct HangUp;
 
 /// Keeps files and indices open between jobs, within bounds.
 pub(crate) struct Runner {
-    segments: LruCache<(PathBuf, String), SegmentReader>,
-    index_bytes: usize,
+    segments: LruCache<SegmentPlace, SegmentReader>,
+    /// Archives whose members are known.
+    archives: LruCache<PathBuf, Store>,
     scratch: Scratch,
     samples: Vec<i32>,
 }
@@ -47,7 +49,7 @@ impl Runner {
     pub(crate) fn new(open_segments: NonZeroUsize) -> Self {
         Self {
             segments: LruCache::new(open_segments),
-            index_bytes: 0,
+            archives: LruCache::new(OPEN_ARCHIVES),
             scratch: Scratch::default(),
             samples: Vec::new(),
         }
@@ -62,40 +64,34 @@ impl Runner {
                 // Whatever was half done is forgotten with its state.
                 self.samples = Vec::new();
                 self.scratch = Scratch::default();
-                self.close_all();
+                self.segments.clear();
                 answers.answer(Reply::Panicked(job.id, panic_message(&*panic)), &[])
             }
         }
     }
 
-    /// Forgets everything that is open below a session folder.
+    /// Forgets what is open of a session.
     pub(crate) fn close(&mut self, session: &Path) {
-        let keys: Vec<_> = self.segments.iter().map(|(key, _)| key.clone()).collect();
-        for key in keys
-            .into_iter()
-            .filter(|(folder, _)| folder.starts_with(session))
-        {
-            self.forget(&key);
+        let open = self.segments.iter().map(|(place, _)| place);
+        let closed: Vec<_> = open
+            .filter(|place| place.session == session)
+            .cloned()
+            .collect();
+        for place in closed {
+            self.segments.pop(&place);
         }
-    }
-
-    fn close_all(&mut self) {
-        self.segments.clear();
-        self.index_bytes = 0;
+        self.archives.pop(session);
     }
 
     fn work(&mut self, job: &Job, answers: &mut dyn Answers) -> Result<(), HangUp> {
         match &job.work {
-            Work::Open(path) => {
-                let mut said = Instant::now();
-                let opened = open_session_watched(path, &mut || {
-                    if said.elapsed() >= SIGN_OF_LIFE {
-                        said = Instant::now();
-                        answers.working(job.id);
-                    }
-                });
-                let opened = opened.map(Box::new);
-                answers.answer(Reply::Opened(job.id, opened), &[])?;
+            Work::Open(path, options) => {
+                let opened = open_session_watched(path, options, &mut goes_on(job.id, answers));
+                answers.answer(Reply::Opened(job.id, opened.map(Box::new)), &[])?;
+            }
+            Work::Refresh(path, options, known) => {
+                let news = refresh(path, options, known, &mut goes_on(job.id, answers));
+                answers.answer(Reply::Refreshed(job.id, news), &[])?;
             }
             Work::Decode(segments) => self.decode(job.id, segments, answers)?,
         }
@@ -113,10 +109,14 @@ impl Runner {
         samples.clear();
         let mut page = 0;
         for work in segments {
-            let mut ready = self.prepare(work);
+            let mut reader = self.reader(work);
             for ordered in &work.pages {
-                let blocks = match &mut ready {
-                    Ok(()) => self.decode_page(work, ordered, &mut samples),
+                let blocks = match &mut reader {
+                    Ok((reader, scratch)) => {
+                        let mut blocks = Vec::with_capacity(ordered.blocks.len());
+                        reader.decode(&ordered.blocks, scratch, &mut samples, &mut blocks);
+                        Ok(blocks)
+                    }
                     Err(error) => Err(error.clone()),
                 };
                 headers.push(PageHeader { page, blocks });
@@ -134,71 +134,59 @@ impl Runner {
         Ok(())
     }
 
-    /// Makes sure that the segment is open, and is the one that the recording
+    /// The open segment, after making sure that it is the one that the recording
     /// was opened from.
-    fn prepare(&mut self, work: &SegmentWork) -> Result<(), MefError> {
-        let key = (work.channel_folder.clone(), work.stem.clone());
-        if let Some(reader) = self.segments.get(&key)
-            && reader.is_current()?
-            && holds(reader, &work.pages)
-        {
-            return reader.check_identity(&work.identity);
-        }
-        self.forget(&key);
-        let reader = SegmentReader::open(&work.channel_folder, &work.stem)?;
-        reader.check_identity(&work.identity)?;
-        if !holds(&reader, &work.pages) {
-            return Err(reader.changed());
-        }
-        self.index_bytes += reader.memory();
-        if let Some((_, evicted)) = self.segments.push(key, reader) {
-            self.index_bytes -= evicted.memory();
-        }
-        while self.index_bytes > MAX_INDEX_BYTES && self.segments.len() > 1 {
-            let Some((_, evicted)) = self.segments.pop_lru() else {
-                break;
-            };
-            self.index_bytes -= evicted.memory();
-        }
-        Ok(())
-    }
-
-    fn decode_page(
-        &mut self,
-        work: &SegmentWork,
-        page: &PageWork,
-        samples: &mut Vec<i32>,
-    ) -> Result<Vec<DecodedBlock>, MefError> {
-        let key = (work.channel_folder.clone(), work.stem.clone());
-        let Some(reader) = self.segments.get(&key) else {
-            return Err(MefError::NotFound {
-                path: work.channel_folder.join(&work.stem),
-            });
+    fn reader(&mut self, work: &SegmentWork) -> Result<(&SegmentReader, &mut Scratch), MefError> {
+        let place = &work.place;
+        // One that was opened before the file has grown is of no use, either.
+        let current = match self.segments.peek(place) {
+            Some(reader) => reader.check_identity(&work.identity).is_ok() && reader.is_current()?,
+            None => false,
         };
-        let (first, count) = (page.first_block as usize, page.blocks.len());
-        let mut blocks = Vec::with_capacity(count);
-        reader.decode(first, count, &mut self.scratch, samples, &mut blocks);
-        Ok(blocks)
-    }
-
-    fn forget(&mut self, key: &(PathBuf, String)) {
-        if let Some(reader) = self.segments.pop(key) {
-            self.index_bytes -= reader.memory();
+        if !current {
+            // Closed first: a descriptor is worth more than the old file.
+            self.segments.pop(place);
+            let store = store_at(&mut self.archives, &place.session)?;
+            let reader = SegmentReader::open(
+                &store,
+                &place.channel,
+                &place.stem,
+                work.recording_time_offset,
+                place.password.as_ref(),
+            )?;
+            self.segments.put(place.clone(), reader);
         }
+        let reader = self.segments.get(place).ok_or_else(|| MefError::NotFound {
+            path: place.session.clone(),
+        })?;
+        reader.check_identity(&work.identity)?;
+        Ok((reader, &mut self.scratch))
     }
 }
 
-/// Whether the segment's index still says of the pages' blocks what it said when
-/// the recording was opened.
-fn holds(reader: &SegmentReader, pages: &[PageWork]) -> bool {
-    pages.iter().all(|page| {
-        let positions = page.first_block as usize..;
-        page.blocks.iter().zip(positions).all(|(planned, block)| {
-            reader.block(block).is_some_and(|entry| {
-                (entry.start_uutc, entry.samples) == (planned.start_uutc, planned.samples)
-            })
-        })
-    })
+/// The store of a session. The members of an archive are listed once.
+fn store_at(archives: &mut LruCache<PathBuf, Store>, session: &Path) -> Result<Store, MefError> {
+    if let Some(store) = archives.get(session)
+        && store.is_current_archive()
+    {
+        return Ok(store.clone());
+    }
+    let (store, _) = Store::open(session)?;
+    if store.is_current_archive() {
+        archives.put(session.into(), store.clone());
+    }
+    Ok(store)
+}
+
+/// Says now and then that a job makes progress.
+fn goes_on(job: JobId, answers: &mut dyn Answers) -> impl FnMut() {
+    let mut said = Instant::now();
+    move || {
+        if said.elapsed() >= SIGN_OF_LIFE {
+            said = Instant::now();
+            answers.working(job);
+        }
+    }
 }
 
 /// The text of a panic, as far as it has one.

@@ -21,6 +21,8 @@ pub fn folder() -> PathBuf {
 pub struct Session {
     pub name: String,
     pub path: PathBuf,
+    pub password_level_1: Option<String>,
+    pub password_level_2: Option<String>,
     pub facts: Value,
     mef3io_f64: Vec<f64>,
     mef3io_i32: Vec<i32>,
@@ -39,8 +41,8 @@ pub struct Window {
     pub pymef: Option<Vec<f64>>,
 }
 
-/// Every session that is a folder, unencrypted and undamaged.
-pub fn plain_sessions() -> Vec<Session> {
+/// Every session of the corpus.
+pub fn sessions() -> Vec<Session> {
     let folder = folder();
     let index = json(&folder.join("index.json"));
     let sessions: Vec<Session> = index["sessions"]
@@ -48,18 +50,15 @@ pub fn plain_sessions() -> Vec<Session> {
         .unwrap()
         .iter()
         .map(|entry| Session::load(&folder, entry["name"].as_str().unwrap()))
-        .filter(|session| {
-            let name = session.name.as_str();
-            session.facts["password_level_1"].is_null()
-                && name != "encrypted_blocks"
-                && session.path.is_dir()
-        })
         .collect();
-    assert!(
-        sessions.len() >= 30,
-        "only {} plain sessions",
-        sessions.len()
-    );
+    assert!(sessions.len() >= 35, "only {} sessions", sessions.len());
+    sessions
+}
+
+/// Every session that is a folder and can be read without a password.
+pub fn plain_sessions() -> Vec<Session> {
+    let mut sessions = sessions();
+    sessions.retain(|session| session.password_level_2.is_none() && session.path.is_dir());
     sessions
 }
 
@@ -67,9 +66,12 @@ impl Session {
     pub fn load(folder: &Path, name: &str) -> Self {
         let facts = json(&folder.join(format!("{name}.json")));
         let truth = folder.join(format!("{name}.truth"));
+        let password = |level: &str| facts[level].as_str().map(str::to_owned);
         Self {
             name: name.into(),
-            path: folder.join(format!("{name}.mefd")),
+            path: folder.join(facts["path"].as_str().unwrap()),
+            password_level_1: password("password_level_1"),
+            password_level_2: password("password_level_2"),
             mef3io_f64: numbers(&truth.join("mef3io.f64"), f64::from_le_bytes),
             mef3io_i32: numbers(&truth.join("mef3io.i32"), i32::from_le_bytes),
             mef_tools_f64: numbers(&truth.join("mef_tools.f64"), f64::from_le_bytes),
@@ -87,7 +89,9 @@ impl Session {
         let pymef = if window["mef_tools_f64"]["same_as"] == "mef3io_f64" {
             Some(mef3io.clone())
         } else {
-            part(&self.mef_tools_f64, &window["mef_tools_f64"])
+            let pymef = part(&self.mef_tools_f64, &window["mef_tools_f64"]);
+            // pymef crashes on blocks that are themselves encrypted.
+            pymef.or_else(|| (self.name == "encrypted_blocks").then(|| mef3io.clone()))
         };
         Window {
             channel: window["channel"].as_str().unwrap().into(),
@@ -97,6 +101,20 @@ impl Session {
             counts: part(&self.mef3io_i32, &window["mef3io_i32"]).unwrap(),
             mef3io,
             pymef,
+        }
+    }
+}
+
+/// Copies a session, so that it may be spoilt.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
         }
     }
 }

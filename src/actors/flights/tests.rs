@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::mef::{ChannelOptions, SessionOptions, SessionWriter, open_session};
+use crate::mef::{ChannelOptions, OpenOptions, SessionOptions, SessionWriter, open_session};
 
 /// A recording of eight pages of one block, and their keys.
 fn recording() -> (Arc<PagedRecording>, Vec<PageKey>) {
@@ -19,7 +19,7 @@ fn recording_in(folder: &Path) -> (Arc<PagedRecording>, Vec<PageKey>) {
     let samples: Vec<i32> = (0..800).collect();
     channel.write(1_000_000_000_000_000, &samples).unwrap();
     channel.finish().unwrap();
-    let recording = PagedRecording::new(open_session(&path).unwrap(), 100);
+    let recording = PagedRecording::new(open_session(&path, &OpenOptions::default()).unwrap(), 100);
     let keys = (0..8).filter_map(|block| recording.page_of(0, 0, block));
     let keys: Vec<_> = keys.collect();
     assert_eq!(keys.len(), 8);
@@ -131,7 +131,10 @@ fn suspicion_outlives_the_request_and_the_opening_and_ends_with_an_answer() {
     assert!(take(&mut flights).0.is_empty());
     assert_eq!(flights.len(), 0);
 
-    let again = PagedRecording::new(open_session(&first.recording.path).unwrap(), 100);
+    let again = PagedRecording::new(
+        open_session(&first.recording.path, &OpenOptions::default()).unwrap(),
+        100,
+    );
     let keys: Vec<_> = (0..2)
         .filter_map(|block| again.page_of(0, 0, block))
         .collect();

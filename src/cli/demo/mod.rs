@@ -44,6 +44,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::default();
     let options = ServiceOptions {
         host_root: None,
+        password: None,
+        on_damage: config.legacy.on_damage,
         shutdown_grace: config.server.shutdown_grace(),
     };
     let engine = Engine::builder().config(config).start()?;

@@ -64,11 +64,11 @@ impl Check<'_> {
         let reader = SegmentReader::open_in(self.recording, channel, segment)?;
         let mut samples = Vec::new();
         let mut decoded: Vec<DecodedBlock> = Vec::new();
-        for block in 0..segment.index.len() {
+        for (entry, block) in segment.index.iter().zip(0..) {
             samples.clear();
             decoded.clear();
             // One at a time, since nothing bounds what many may claim to hold.
-            reader.decode(block, 1, &mut self.scratch, &mut samples, &mut decoded);
+            reader.decode(&[entry], &mut self.scratch, &mut samples, &mut decoded);
             self.found.blocks += 1;
             self.found.decoded_samples += samples.len() as u64;
             for damaged in &decoded {

@@ -11,6 +11,7 @@ use mef3_server::mef::open_session;
 
 use super::failure::Failure;
 use super::output::Output;
+use super::password::PasswordArguments;
 use super::units::counted;
 use deep::check_blocks;
 use report::Report;
@@ -40,10 +41,12 @@ pub(super) struct Arguments {
     /// Decode every block and list the damaged ones
     #[arg(long)]
     deep: bool,
+    #[command(flatten)]
+    password: PasswordArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let recording = open_session(&arguments.path)?;
+    let recording = open_session(&arguments.path, &arguments.password.open_options()?)?;
     let mut report = Report::new(&recording);
     if arguments.deep {
         report.checked = Some(check_blocks(&recording)?);

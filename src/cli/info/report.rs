@@ -2,6 +2,7 @@
 //! (microseconds since 1970) or `_utc` (ISO 8601), durations in `_us`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mef3_server::mef::{Channel, MefError, Recording, Segment};
 use serde::Serialize;
@@ -136,7 +137,7 @@ impl ChannelReport {
             .map(|gap| Span::new(gap.start_uutc, gap.end_uutc))
             .collect();
         let segments = &channel.segments;
-        let size = |s: &Segment| s.identity.index.size() + s.identity.data.size();
+        let size = |s: &Arc<Segment>| s.identity.index.size() + s.identity.data.size();
         let trailing = segments.iter().map(|segment| TrailingBytes {
             segment: segment.stem.clone(),
             bytes: segment.index.trailing_bytes(),

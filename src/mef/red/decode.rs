@@ -4,8 +4,11 @@ use zerocopy::FromBytes;
 
 use super::{BOTTOM, KEY_SAMPLE, MAX_BLOCK_SAMPLES};
 use crate::mef::crc::crc32;
+use crate::mef::crypto::Keys;
 use crate::mef::error::BlockError;
-use crate::mef::layout::{BlockHeader, FLAG_DISCONTINUITY, FLAGS_ENCRYPTED};
+use crate::mef::layout::{
+    BlockHeader, ENCRYPTED_STATISTICS, FLAG_DISCONTINUITY, FLAG_ENCRYPTED_1, FLAG_ENCRYPTED_2,
+};
 
 /// Length of a table that any 16-bit value can index.
 const TABLE_LENGTH: usize = 1 << 16;
@@ -55,17 +58,16 @@ impl Decoder {
         block: &[u8],
         samples: &mut Vec<i32>,
     ) -> Result<BlockFacts, BlockError> {
-        self.decode_if(block, samples, |_| Ok(()))
+        self.decode_if(block, &Keys::default(), samples, |_| Ok(()))
     }
 
-    /// As [`decode`](Self::decode), unless `accept` refuses the header's facts:
-    /// a block that is not the expected one costs no decoding.
-    ///
-    /// # Errors
-    /// [`BlockError`] with the check that failed, or that of `accept`.
-    pub fn decode_if(
+    /// As [`decode`](Self::decode), with the keys for encrypted statistics,
+    /// unless `accept` refuses the header's facts: a block that is not the
+    /// expected one costs no decoding.
+    pub(crate) fn decode_if(
         &mut self,
         block: &[u8],
+        keys: &Keys,
         samples: &mut Vec<i32>,
         accept: impl FnOnce(&BlockFacts) -> Result<(), BlockError>,
     ) -> Result<BlockFacts, BlockError> {
@@ -92,7 +94,7 @@ impl Decoder {
         check_header(header)?;
 
         let first = samples.len();
-        let total = self.fill_table(&header.statistics)?;
+        let total = self.fill_table(&statistics(header, keys)?)?;
         let symbols = SymbolReader::new(&self.table, total, payload);
         let coded_symbols = header.difference_bytes.get() - 1;
         if let Err(error) = integrate(symbols, coded_symbols, facts.samples, samples) {
@@ -125,18 +127,12 @@ impl Decoder {
 
 /// Checks what section 14 asks of a block with samples, after its CRC.
 fn check_header(header: &BlockHeader) -> Result<(), BlockError> {
-    if header.flags & FLAGS_ENCRYPTED != 0 {
-        return Err(BlockError::Encrypted);
-    }
     let samples = header.number_of_samples.get();
     if samples > MAX_BLOCK_SAMPLES {
         return Err(BlockError::TooManySamples(samples));
     }
     let difference_bytes = header.difference_bytes.get();
-    let plausible = samples + 4 <= difference_bytes
-        && difference_bytes <= 5 * samples
-        && (difference_bytes - samples).is_multiple_of(4);
-    if !plausible {
+    if !can_hold(difference_bytes, samples) {
         return Err(BlockError::DifferenceBytes {
             difference_bytes,
             samples,
@@ -148,6 +144,35 @@ fn check_header(header: &BlockHeader) -> Result<(), BlockError> {
         return Err(BlockError::NotFinite);
     }
     Ok(())
+}
+
+/// Whether a difference stream can belong to so many samples (format section 14).
+fn can_hold(difference_bytes: u32, samples: u32) -> bool {
+    samples.saturating_add(4) <= difference_bytes
+        && difference_bytes <= samples.saturating_mul(5)
+        && (difference_bytes - samples).is_multiple_of(4)
+}
+
+/// Whether the header of a block with the right checksum can be decoded.
+pub(in crate::mef) fn is_plausible(header: &BlockHeader) -> bool {
+    let samples = header.number_of_samples.get();
+    samples == 0
+        || (samples <= MAX_BLOCK_SAMPLES && can_hold(header.difference_bytes.get(), samples))
+}
+
+/// The statistics in plain text (format section 10.4): level 1 goes first where
+/// both are marked.
+fn statistics(header: &BlockHeader, keys: &Keys) -> Result<[u8; 256], BlockError> {
+    let mut statistics = header.statistics;
+    let level = match header.flags {
+        flags if flags & FLAG_ENCRYPTED_1 != 0 => 1,
+        flags if flags & FLAG_ENCRYPTED_2 != 0 => 2,
+        _ => return Ok(statistics),
+    };
+    let (encrypted, _) = statistics.split_at_mut(ENCRYPTED_STATISTICS);
+    let decrypted = keys.decrypt(level, encrypted);
+    decrypted.map_err(|_| BlockError::Encrypted { level })?;
+    Ok(statistics)
 }
 
 fn pack(symbol: u8, frequency: u8, cumulative: u16) -> u32 {

@@ -9,6 +9,7 @@ mod encode;
 #[cfg(test)]
 mod vectors;
 
+pub(super) use decode::is_plausible;
 pub use decode::{BlockFacts, Decoder};
 pub use encode::{EncodeError, EncodedBlock, Encoder};
 
@@ -17,6 +18,8 @@ pub use encode::{EncodeError, EncodedBlock, Encoder};
 /// 2^24 samples are 64 MiB decoded and eight minutes at 32 kHz; the blocks that
 /// writers make are a thousandth of that.
 pub const MAX_BLOCK_SAMPLES: u32 = 1 << 24;
+/// The longest block that can hold [`MAX_BLOCK_SAMPLES`] (format section 8.6).
+pub(super) const MAX_BLOCK_BYTES: u32 = 5 * MAX_BLOCK_SAMPLES + 311;
 
 /// The count that stands for "not a number" (format section 8.1). The codec
 /// itself treats it like any other.

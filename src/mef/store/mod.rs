@@ -1,5 +1,164 @@
 //! Where a session's files are, and how their bytes are had.
 
+mod archive;
+mod file;
 mod read_at;
+mod tar;
 
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) use archive::MAX_HEADERS;
+use archive::{Archive, ItemKind, archive_stem};
+pub(crate) use file::{FileStatus, StoredFile};
 pub(crate) use read_at::ReadAt;
+pub(crate) use tar::MAX_EXTENSION_BYTES;
+
+use super::error::MefError;
+
+/// The files of one session, in its folder or in an archive. Their names are
+/// relative to the session.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    root: PathBuf,
+    archive: Option<Arc<OpenArchive>>,
+}
+
+#[derive(Debug)]
+struct OpenArchive {
+    file: StoredFile,
+    status: FileStatus,
+    directory: Archive,
+}
+
+/// What stands in a folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Item {
+    pub(crate) name: OsString,
+    pub(crate) is_folder: bool,
+}
+
+impl Store {
+    /// The store at `path`, and the session's name by it.
+    pub(crate) fn open(path: &Path) -> Result<(Self, String), MefError> {
+        let status = fs::metadata(path).map_err(|error| MefError::io(path, &error))?;
+        if !status.is_dir() && archive_stem(path).is_some() {
+            return Self::open_archive(path);
+        }
+        let not_a_session = |reason: &str| MefError::NotASession {
+            path: path.into(),
+            reason: reason.into(),
+        };
+        if !status.is_dir() {
+            return Err(not_a_session("not a session directory"));
+        }
+        let name = path.file_name().and_then(|name| stem_of(name, "mefd"));
+        let name = name.ok_or_else(|| not_a_session("session directory must end with .mefd"))?;
+        let store = Self {
+            root: path.into(),
+            archive: None,
+        };
+        Ok((store, name.to_owned()))
+    }
+
+    fn open_archive(path: &Path) -> Result<(Self, String), MefError> {
+        let file = StoredFile::open(path.into())?;
+        // Before the walk: what changes meanwhile is seen later.
+        let status = file.status().map_err(|error| file.error(&error))?;
+        let directory = Archive::read(&file, path)?;
+        let name = directory.session_name().to_string_lossy().into_owned();
+        let archive = OpenArchive {
+            file,
+            status,
+            directory,
+        };
+        let store = Self {
+            root: path.into(),
+            archive: Some(Arc::new(archive)),
+        };
+        Ok((store, name))
+    }
+
+    /// Whether this is an archive that nobody has touched since it was opened: a
+    /// session in a folder is not read in one go, and never current.
+    pub(crate) fn is_current_archive(&self) -> bool {
+        self.archive.as_ref().is_some_and(|archive| {
+            let status = FileStatus::at(&self.root);
+            status.is_ok_and(|status| status == archive.status)
+        })
+    }
+
+    /// Where a file or folder of the session is, for those who are told of it.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// What stands in a folder, by name; not what begins with a dot, and nothing
+    /// that cannot be looked at, like a link into nowhere.
+    pub(crate) fn list(&self, folder: impl AsRef<Path>) -> Result<Vec<Item>, MefError> {
+        let folder = folder.as_ref();
+        if let Some(archive) = &self.archive {
+            return Ok(archive.list(folder));
+        }
+        let path = self.path(folder);
+        let io_error = |error: io::Error| MefError::io(&path, &error);
+        let mut items = Vec::new();
+        for entry in fs::read_dir(&path).map_err(io_error)? {
+            let entry = entry.map_err(io_error)?;
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if let Ok(status) = fs::metadata(entry.path()) {
+                let is_folder = status.is_dir();
+                items.push(Item { name, is_folder });
+            }
+        }
+        items.sort();
+        Ok(items)
+    }
+
+    /// The status of a file.
+    pub(crate) fn status(&self, name: impl AsRef<Path>) -> Result<FileStatus, MefError> {
+        let name = name.as_ref();
+        if self.archive.is_some() {
+            let file = self.file(name)?;
+            return file.status().map_err(|error| file.error(&error));
+        }
+        let path = self.path(name);
+        FileStatus::at(&path).map_err(|error| MefError::io(&path, &error))
+    }
+
+    /// Opens a regular file.
+    pub(crate) fn file(&self, name: impl AsRef<Path>) -> Result<StoredFile, MefError> {
+        let path = self.path(&name);
+        let Some(archive) = &self.archive else {
+            return StoredFile::open(path);
+        };
+        match archive.directory.file(name.as_ref()) {
+            Some(extent) => Ok(archive.file.member(path, extent)),
+            None => Err(MefError::NotFound { path }),
+        }
+    }
+}
+
+impl OpenArchive {
+    fn list(&self, folder: &Path) -> Vec<Item> {
+        let items = self.directory.list(folder).into_iter();
+        let visible = items.filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"."));
+        let item = |(name, kind)| Item {
+            name,
+            is_folder: kind == ItemKind::Folder,
+        };
+        visible.map(item).collect()
+    }
+}
+
+/// The part of a name before `.extension`, if it ends so and is Unicode.
+pub(crate) fn stem_of<'a>(name: &'a OsStr, extension: &str) -> Option<&'a str> {
+    let stem = name.to_str()?.strip_suffix(extension)?.strip_suffix('.')?;
+    (!stem.is_empty()).then_some(stem)
+}

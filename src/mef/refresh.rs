@@ -1,0 +1,469 @@
+//! What is new in a session that was opened before (format section 13.2).
+//!
+//! Recordings grow at their ends only. Whoever looks again asks for the status
+//! of every file, which is cheap, and reads only what has moved: new blocks of a
+//! data file, each with its checksum, new segments and new channels. Anything
+//! else that is not as it was makes it another recording.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::MefError;
+use super::identity::{FileIdentity, SegmentIdentity};
+use super::index::{BlockEntry, BlockIndex, duration_us};
+use super::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES};
+use super::reconcile::Reconciler;
+use super::recording::{Recording, Segment, UnreadableChannel};
+use super::segment::{SegmentFiles, is_growing, read_metadata};
+use super::session::{
+    OpenOptions, Outcome, Segments, channels_of, read_segment_or_reason, segments_of,
+};
+use super::store::{FileStatus, ReadAt, Store};
+
+/// Some writers cut a file and write it anew: how often, and after what pause,
+/// it is looked at again.
+const RETRIES: u32 = 8;
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// Entries at the end of an index that are looked at for a damaged block.
+const LAST_ENTRIES: u64 = 1024;
+
+/// What was known of a session, as far as it takes to find what is new.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Known {
+    channels: Vec<KnownChannel>,
+    /// Names of the channels that could not be read.
+    unreadable: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct KnownChannel {
+    name: String,
+    segments: Vec<KnownSegment>,
+    /// Stems of the segments that could not be read.
+    unreadable: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct KnownSegment {
+    stem: String,
+    identity: SegmentIdentity,
+    recording_time_offset: i64,
+    sampling_frequency: f64,
+    /// Units per count, bit for bit: it may be no number.
+    factor_bits: u64,
+    /// The byte after the last known block in the data file.
+    data_end: u64,
+}
+
+impl Known {
+    pub(crate) fn of(recording: &Recording) -> Self {
+        let segment = |segment: &Arc<Segment>| KnownSegment {
+            stem: segment.stem.clone(),
+            identity: segment.identity,
+            recording_time_offset: segment.recording_time_offset.unwrap_or(0),
+            sampling_frequency: segment.acquisition.sampling_frequency,
+            factor_bits: segment.acquisition.units_conversion_factor.to_bits(),
+            data_end: segment.index.data_end(),
+        };
+        let channels = recording.channels.iter().map(|channel| KnownChannel {
+            name: channel.name.clone(),
+            segments: channel.segments.iter().map(segment).collect(),
+            unreadable: channel
+                .unreadable
+                .iter()
+                .map(|segment| segment.stem.clone())
+                .collect(),
+        });
+        Self {
+            channels: channels.collect(),
+            unreadable: recording
+                .unreadable
+                .iter()
+                .map(|channel| channel.name.clone())
+                .collect(),
+        }
+    }
+}
+
+impl Known {
+    /// Whether the archive at `path` is the one that was known; `None` where it
+    /// was no archive.
+    fn is_in_archive(&self, path: &Path) -> Result<Option<bool>, MefError> {
+        let segments = self.channels.iter().flat_map(|channel| &channel.segments);
+        let Some(segment) = segments.into_iter().next() else {
+            return Ok(None);
+        };
+        let status = FileStatus::at(path).map_err(|error| MefError::io(path, &error))?;
+        Ok(segment.identity.data.is_in_archive(&status))
+    }
+}
+
+/// How a session stands to what was known of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Refresh {
+    /// Nothing has happened.
+    Unchanged,
+    /// There is more of it.
+    Grown(Box<Growth>),
+    /// Something that was known is not there any more, or is another.
+    Replaced,
+}
+
+/// The session as it is now, without what was known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Growth {
+    channels: Vec<(String, Vec<SegmentNews>)>,
+    unreadable: Vec<UnreadableChannel>,
+}
+
+/// A segment as it is now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum SegmentNews {
+    /// As it was.
+    Known,
+    /// As it was, with more blocks.
+    Longer(Box<Longer>),
+    /// Found for the first time, or looked at again because it could not be read.
+    Found(Box<Outcome>),
+}
+
+/// What was added to a segment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Longer {
+    identity: SegmentIdentity,
+    blocks: Vec<BlockEntry>,
+}
+
+/// Looks at a session again.
+pub(crate) fn refresh(
+    path: &Path,
+    options: &OpenOptions,
+    known: &Known,
+    progress: &mut dyn FnMut(),
+) -> Result<Refresh, MefError> {
+    if let Some(same) = known.is_in_archive(path)? {
+        return Ok(match same {
+            true => Refresh::Unchanged,
+            false => Refresh::Replaced,
+        });
+    }
+    let (store, _) = Store::open(path)?;
+    let mut growth = Growth {
+        channels: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    let mut before = known.channels.iter().peekable();
+    let mut changed = false;
+    for channel in channels_of(&store)? {
+        let name = match channel {
+            Ok(name) => name,
+            Err(unreadable) => {
+                growth.unreadable.push(unreadable);
+                continue;
+            }
+        };
+        let known = before.next_if(|known| known.name == name);
+        if before.peek().is_some_and(|known| known.name < name) {
+            return Ok(Refresh::Replaced);
+        }
+        let mut news = Vec::new();
+        let found = segments_of(&store, &name);
+        let found = match (found, known) {
+            (Ok(found), _) => found,
+            (Err(_), Some(_)) => return Ok(Refresh::Replaced),
+            (Err(error), None) => {
+                growth.unreadable.push(UnreadableChannel { name, error });
+                continue;
+            }
+        };
+        let segments = known.map_or(&[][..], |known| &known.segments);
+        let mut segments = segments.iter().peekable();
+        let mut unreadable = Vec::new();
+        for (number, stem) in found {
+            let Some(segment) = segments.next_if(|known| known.stem == stem) else {
+                let place = (number, stem.as_str());
+                let outcome = read_segment_or_reason(&store, &name, place, options, progress);
+                match &outcome {
+                    Outcome::Unreadable { stem, .. } => unreadable.push(stem.clone()),
+                    Outcome::Readable(_) => changed = true,
+                }
+                news.push(SegmentNews::Found(Box::new(outcome)));
+                progress();
+                continue;
+            };
+            let looked_at = look_again(&store, &name, segment, options, progress);
+            match looked_at {
+                Ok(Some(SegmentNews::Known)) => news.push(SegmentNews::Known),
+                Ok(Some(longer)) => {
+                    changed = true;
+                    news.push(longer);
+                }
+                // What cannot be looked at is not what it was.
+                Ok(None) | Err(_) => return Ok(Refresh::Replaced),
+            }
+            progress();
+        }
+        if segments.next().is_some() {
+            return Ok(Refresh::Replaced);
+        }
+        changed |= known.is_some_and(|known| known.unreadable != unreadable);
+        if news.iter().all(|news| !news.is_readable()) && known.is_none() {
+            // As at an opening: the first reason stands for the channel.
+            growth.unreadable.extend(first_reason(&name, &news));
+        } else {
+            growth.channels.push((name, news));
+        }
+    }
+    if before.next().is_some() {
+        return Ok(Refresh::Replaced);
+    }
+    changed |= growth
+        .unreadable
+        .iter()
+        .map(|channel| &channel.name)
+        .ne(&known.unreadable);
+    Ok(if changed {
+        Refresh::Grown(Box::new(growth))
+    } else {
+        Refresh::Unchanged
+    })
+}
+
+impl SegmentNews {
+    fn is_readable(&self) -> bool {
+        match self {
+            Self::Known | Self::Longer(_) => true,
+            Self::Found(outcome) => matches!(**outcome, Outcome::Readable(_)),
+        }
+    }
+}
+
+fn first_reason(name: &str, news: &[SegmentNews]) -> Option<UnreadableChannel> {
+    let SegmentNews::Found(outcome) = news.first()? else {
+        return None;
+    };
+    match &**outcome {
+        Outcome::Readable(_) => None,
+        Outcome::Unreadable { error, .. } => Some(UnreadableChannel {
+            name: name.to_owned(),
+            error: error.clone(),
+        }),
+    }
+}
+
+/// What has become of a segment; `None` where it is another.
+fn look_again(
+    store: &Store,
+    channel: &str,
+    known: &KnownSegment,
+    options: &OpenOptions,
+    progress: &mut dyn FnMut(),
+) -> Result<Option<SegmentNews>, MefError> {
+    let files = SegmentFiles::new(channel, &known.stem);
+    let mut identity = known.identity;
+    let status = |extension| store.status(files.name(extension));
+    let as_it_was = identity.index.has_status(&status("tidx")?)
+        && identity.metadata.has_status(&status("tmet")?)
+        && identity.data.has_status(&status("tdat")?);
+    if as_it_was {
+        return Ok(Some(SegmentNews::Known));
+    }
+    match index_now(store, &files, &known.identity.index, progress)? {
+        Now::Continued(now) => identity.index = now,
+        Now::Unsettled => {}
+        Now::Another => return Ok(None),
+    }
+    match metadata_now(store, &files, known, options, progress)? {
+        Now::Continued(now) => identity.metadata = now,
+        Now::Unsettled => {}
+        Now::Another => return Ok(None),
+    }
+    let data = store.file(files.name("tdat"))?;
+    let now = FileIdentity::of(&data)?;
+    if !now.continues(&identity.data) {
+        return Ok(None);
+    }
+    identity.data = now;
+    let io_error = |error| data.error(&error);
+    let times = (known.recording_time_offset, known.sampling_frequency);
+    let mut reconciler = Reconciler::new(&data, times, 0, 0, progress).map_err(io_error)?;
+    let mut blocks = reconciler.blocks_from(known.data_end).map_err(io_error)?;
+    let end = blocks.last().map_or(known.data_end, BlockEntry::file_end);
+    // Nothing goes past a block that is not whole, unless the index knows of a
+    // whole one behind it: then it will not become whole any more.
+    if end < identity.data.size()
+        && let Some(damaged) = indexed_block(store, &files, known, end)?
+    {
+        let after = reconciler
+            .blocks_from(damaged.file_end())
+            .map_err(io_error)?;
+        if !after.is_empty() {
+            blocks.push(damaged);
+            blocks.extend(after);
+        }
+    }
+    let longer = Longer { identity, blocks };
+    Ok(Some(SegmentNews::Longer(Box::new(longer))))
+}
+
+/// A file that was touched.
+enum Now {
+    /// It is the same, or says the same.
+    Continued(FileIdentity),
+    /// Somebody is in the middle of writing it: what was read before still holds.
+    Unsettled,
+    /// It is another.
+    Another,
+}
+
+/// Looks at an index that was touched. Old writers cut it and write it anew.
+fn index_now(
+    store: &Store,
+    files: &SegmentFiles,
+    known: &FileIdentity,
+    progress: &mut dyn FnMut(),
+) -> Result<Now, MefError> {
+    let mut attempt = 0;
+    loop {
+        let file = store.file(files.name("tidx"))?;
+        let now = FileIdentity::of(&file)?;
+        if now.continues(known) {
+            return Ok(Now::Continued(now));
+        }
+        if attempt == RETRIES {
+            return Ok(if is_growing(&file) && now.is_same_file(known) {
+                Now::Unsettled
+            } else {
+                Now::Another
+            });
+        }
+        attempt += 1;
+        thread::sleep(RETRY_PAUSE);
+        progress();
+    }
+}
+
+/// Reads metadata that were touched. Writers put another file in their place at
+/// every append, or cut them and write them anew.
+fn metadata_now(
+    store: &Store,
+    files: &SegmentFiles,
+    known: &KnownSegment,
+    options: &OpenOptions,
+    progress: &mut dyn FnMut(),
+) -> Result<Now, MefError> {
+    for _ in 0..RETRIES {
+        if let Ok((file, metadata)) = read_metadata(store, files, options.password.as_ref()) {
+            let acquisition = &metadata.acquisition;
+            let same = metadata.recording_time_offset.unwrap_or(0) == known.recording_time_offset
+                && acquisition.sampling_frequency == known.sampling_frequency
+                && acquisition.units_conversion_factor.to_bits() == known.factor_bits;
+            return Ok(match same {
+                true => Now::Continued(FileIdentity::of(&file)?),
+                false => Now::Another,
+            });
+        }
+        thread::sleep(RETRY_PAUSE);
+        progress();
+    }
+    let settled = match store.file(files.name("tmet")) {
+        Ok(file) => !is_growing(&file),
+        Err(_) => true,
+    };
+    Ok(if settled {
+        Now::Another
+    } else {
+        Now::Unsettled
+    })
+}
+
+/// What the end of the index says of the block at an offset of the data file.
+fn indexed_block(
+    store: &Store,
+    files: &SegmentFiles,
+    known: &KnownSegment,
+    offset: u64,
+) -> Result<Option<BlockEntry>, MefError> {
+    let file = store.file(files.name("tidx"))?;
+    let size = file.size().map_err(|error| file.error(&error))?;
+    let header = HEADER_BYTES as u64;
+    let entries = size.saturating_sub(header) / INDEX_ENTRY_BYTES as u64;
+    let first = entries.saturating_sub(LAST_ENTRIES);
+    let bytes = file.read(
+        header + first * INDEX_ENTRY_BYTES as u64,
+        LAST_ENTRIES * INDEX_ENTRY_BYTES as u64,
+    )?;
+    let times = (known.recording_time_offset, known.sampling_frequency);
+    let index = BlockIndex::parse(&bytes, times.0, times.1);
+    Ok(index.iter().find(|entry| entry.file_offset == offset))
+}
+
+impl Recording {
+    /// This recording with what is new. `None` where the two do not fit
+    /// together, which no honest worker says.
+    pub(crate) fn grown(&self, growth: Growth) -> Option<Self> {
+        let mut grown = Self {
+            channels: Vec::with_capacity(growth.channels.len()),
+            unreadable: growth.unreadable,
+            ..self.without_channels()
+        };
+        for (name, news) in growth.channels {
+            let known = self.channel_position(&name);
+            let known = known.and_then(|position| self.channels.get(position));
+            let known = known.map_or(&[][..], |channel| &channel.segments);
+            let mut known = known.iter();
+            let mut segments = Segments::default();
+            for news in news {
+                match news {
+                    SegmentNews::Known => segments.add(Arc::clone(known.next()?)),
+                    SegmentNews::Longer(more) => {
+                        segments.add(Arc::new(known.next()?.with(&more)?));
+                    }
+                    SegmentNews::Found(outcome) => match *outcome {
+                        Outcome::Readable(found) => segments.add(Arc::new(found.segment)),
+                        Outcome::Unreadable {
+                            number,
+                            stem,
+                            error,
+                        } => segments.add_unreadable(number, stem, error),
+                    },
+                }
+            }
+            match segments.into_channel(name) {
+                None => {}
+                Some(Ok(channel)) => grown.channels.push(channel),
+                Some(Err(unreadable)) => grown.unreadable.push(unreadable),
+            }
+        }
+        grown.is_consistent().then_some(grown)
+    }
+}
+
+impl Segment {
+    /// This segment with more blocks; `None` where they are not new.
+    fn with(&self, more: &Longer) -> Option<Self> {
+        let mut segment = self.clone();
+        segment.identity = more.identity;
+        for &block in &more.blocks {
+            if block.file_offset < segment.index.data_end() {
+                return None;
+            }
+            segment
+                .index
+                .push(block, self.acquisition.sampling_frequency);
+        }
+        let end = segment.index.end_uutc().unwrap_or(segment.end_uutc);
+        segment.end_uutc = segment.end_uutc.max(end);
+        let (start, last) = segment.span_uutc;
+        let sample = duration_us(1, self.acquisition.sampling_frequency).max(1);
+        // As at an opening: writers round, and a microsecond is no news.
+        if end > last.saturating_add(sample) {
+            segment.span_uutc = (start, end);
+        }
+        Some(segment)
+    }
+}

@@ -1,0 +1,244 @@
+//! Reading the metadata and the index of one segment (format sections 6 and 7).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::crc::{CRC_NOT_COMPUTED, crc32};
+use super::crypto::{Access, Password};
+use super::error::{Malformation, MefError};
+use super::header::{header_crc_is_right, parse_header};
+use super::identity::{FileIdentity, SegmentIdentity};
+use super::index::{BlockIndex, duration_us};
+use super::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES, METADATA_BYTES, UniversalHeader};
+use super::metadata::{SegmentMetadata, Subject, parse_metadata};
+use super::reconcile::{Reconciled, Reconciler};
+use super::recording::{Segment, UnreadableSegment};
+use super::store::{Store, StoredFile};
+use super::time;
+
+/// A file that was written to so recently may be growing: what its end lacks is
+/// still to come.
+const GROWING: Duration = Duration::from_secs(10);
+
+/// A segment as it was found in its files, and what its metadata say of the
+/// session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FoundSegment {
+    pub(crate) segment: Segment,
+    pub(crate) subject: Option<Subject>,
+    pub(crate) access: Access,
+}
+
+/// The files of a segment, named after its folder.
+pub(crate) struct SegmentFiles {
+    folder: PathBuf,
+    stem: String,
+}
+
+impl SegmentFiles {
+    pub(crate) fn new(channel: &str, stem: &str) -> Self {
+        Self {
+            folder: PathBuf::from(format!("{channel}.timd")).join(format!("{stem}.segd")),
+            stem: stem.to_owned(),
+        }
+    }
+
+    /// The file of an extension, relative to the session.
+    pub(crate) fn name(&self, extension: &str) -> PathBuf {
+        self.folder.join(format!("{}.{extension}", self.stem))
+    }
+}
+
+/// Reads the segment `stem` of a channel.
+pub(crate) fn read_segment(
+    store: &Store,
+    channel: &str,
+    (number, stem): (u64, &str),
+    password: Option<&Password>,
+    progress: &mut dyn FnMut(),
+) -> Result<FoundSegment, MefError> {
+    let files = SegmentFiles::new(channel, stem);
+    let (metadata_file, metadata) = read_metadata(store, &files, password)?;
+    let data = store.file(files.name("tdat"))?;
+    let index_file = store.file(files.name("tidx"))?;
+    let identity = SegmentIdentity {
+        metadata: FileIdentity::of(&metadata_file)?,
+        index: FileIdentity::of(&index_file)?,
+        data: FileIdentity::of(&data)?,
+    };
+    let facts = Facts {
+        offset: metadata.recording_time_offset.unwrap_or(0),
+        sampling_frequency: metadata.acquisition.sampling_frequency,
+        level_uuid: metadata.level_uuid,
+    };
+    let data_header = read_header(&data, "tdat", &facts)?;
+    let reconciled = read_index(&index_file, &data, identity.index.size(), &facts, progress)?;
+    let index = reconciled.index;
+
+    // Headers of growing files are stale; blocks that are there are there. A
+    // damaged header says nothing.
+    let told = header_crc_is_right(&data_header).then_some(&data_header);
+    let told = |stored: fn(&UniversalHeader) -> i64| {
+        told.and_then(|header| time::absolute(stored(header), facts.offset))
+    };
+    let earliest = [told(|header| header.start_time.get()), index.start_uutc()];
+    let latest = [told(|header| header.end_time.get()), index.end_uutc()];
+    let start_uutc = earliest.into_iter().flatten().min().or(metadata.start_uutc);
+    let end_uutc = latest.into_iter().flatten().max().or(metadata.end_uutc);
+    let (Some(start_uutc), Some(end_uutc)) = (start_uutc, end_uutc) else {
+        return Err(MefError::malformed(data.path(), Malformation::NoTime));
+    };
+    let unknown = reconciled
+        .unknown
+        .iter()
+        .map(|unknown| UnreadableSegment {
+            number,
+            stem: stem.to_owned(),
+            error: MefError::malformed(
+                index_file.path(),
+                Malformation::UnknownBytes {
+                    offset: unknown.file_offset,
+                    bytes: unknown.bytes,
+                },
+            ),
+            not_before: unknown.not_before,
+            not_after: unknown.not_after,
+        })
+        .collect();
+    let span_uutc = span_of(&metadata, &index).unwrap_or((start_uutc, end_uutc));
+    Ok(FoundSegment {
+        access: metadata.access,
+        subject: metadata.subject,
+        segment: Segment {
+            number,
+            stem: stem.to_owned(),
+            start_uutc,
+            end_uutc,
+            acquisition: metadata.acquisition,
+            recording_time_offset: metadata.recording_time_offset,
+            identity,
+            index,
+            repairs: reconciled.repairs,
+            span_uutc,
+            unknown,
+        },
+    })
+}
+
+/// What a segment's metadata say of its other files.
+struct Facts {
+    /// Recording time offset; zero where it is locked.
+    offset: i64,
+    sampling_frequency: f64,
+    level_uuid: [u8; 16],
+}
+
+pub(crate) fn read_metadata(
+    store: &Store,
+    files: &SegmentFiles,
+    password: Option<&Password>,
+) -> Result<(StoredFile, SegmentMetadata), MefError> {
+    let file = store.file(files.name("tmet"))?;
+    let bytes = file.read(0, METADATA_BYTES as u64)?;
+    let metadata = parse_metadata(&bytes, file.path(), password)?;
+    Ok((file, metadata))
+}
+
+fn read_header(
+    file: &StoredFile,
+    file_type: &str,
+    facts: &Facts,
+) -> Result<UniversalHeader, MefError> {
+    let bytes = file.read(0, HEADER_BYTES as u64)?;
+    let header = parse_header(&bytes, file_type, file.path())?;
+    check_level(header, file.path(), facts)?;
+    Ok(header.clone())
+}
+
+/// Refuses a file of another segment: its times and counts might fit, and its
+/// samples would be somebody else's.
+fn check_level(header: &UniversalHeader, file: &Path, facts: &Facts) -> Result<(), MefError> {
+    let known = [header.level_uuid, facts.level_uuid]
+        .iter()
+        .all(|uuid| *uuid != [0; 16]);
+    if known && header_crc_is_right(header) && header.level_uuid != facts.level_uuid {
+        return Err(MefError::malformed(file, Malformation::OtherSegment));
+    }
+    Ok(())
+}
+
+/// Reads the block index, and holds it against the data file.
+fn read_index(
+    file: &StoredFile,
+    data: &StoredFile,
+    size: u64,
+    facts: &Facts,
+    progress: &mut dyn FnMut(),
+) -> Result<Reconciled, MefError> {
+    // Bounded by the size at the time of the identity: a file that grows
+    // meanwhile is read up to there.
+    let bytes = file.read(0, size)?;
+    let header = parse_header(&bytes, "tidx", file.path())?;
+    check_level(header, file.path(), facts)?;
+    let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    let trusted = vouched_for(header, body);
+    let mut index = BlockIndex::parse(body, facts.offset, facts.sampling_frequency);
+    let io_error = |error| data.error(&error);
+    let times = (facts.offset, facts.sampling_frequency);
+    if is_growing(data) {
+        let stable = trusted.min(index.len().saturating_sub(1));
+        let mut reconciler =
+            Reconciler::new(data, times, trusted, stable, progress).map_err(io_error)?;
+        let whole = reconciler.whole_blocks(&index).map_err(io_error)?;
+        if whole < index.len() {
+            index = index.truncated(whole, facts.sampling_frequency);
+        }
+    }
+    let reconciler = Reconciler::new(data, times, trusted, 0, progress).map_err(io_error)?;
+    reconciler.reconcile(index).map_err(io_error)
+}
+
+/// Entries, from the first on, that the index's checksum covers. The header of a
+/// file that grows is written after its body.
+fn vouched_for(header: &UniversalHeader, body: &[u8]) -> usize {
+    let stored = header.body_crc.get();
+    let all = body.len() / INDEX_ENTRY_BYTES;
+    if stored == CRC_NOT_COMPUTED || stored == crc32(body) {
+        return all;
+    }
+    let declared = usize::try_from(header.number_of_entries.get()).unwrap_or(0);
+    let declared = declared.min(all);
+    let covered = body.get(..declared * INDEX_ENTRY_BYTES).unwrap_or_default();
+    if stored == crc32(covered) {
+        declared
+    } else {
+        0
+    }
+}
+
+/// Whether a file was written to a moment ago.
+pub(crate) fn is_growing(file: &StoredFile) -> bool {
+    file.modified().is_ok_and(|modified| {
+        let age = SystemTime::now().duration_since(modified);
+        // A time in the future is that of another clock.
+        age.unwrap_or_default() < GROWING
+    })
+}
+
+/// The span of a segment by its metadata, unless the index goes beyond it by
+/// more than a sample: the metadata of a growing segment are stale, and the
+/// writers' roundings are not.
+fn span_of(metadata: &SegmentMetadata, index: &BlockIndex) -> Option<(i64, i64)> {
+    let sample = duration_us(1, metadata.acquisition.sampling_frequency).max(1);
+    let start = match (metadata.start_uutc, index.start_uutc()) {
+        (Some(stored), Some(first)) if first < stored.saturating_sub(sample) => first,
+        (stored, first) => stored.or(first)?,
+    };
+    let end = match (metadata.end_uutc, index.end_uutc()) {
+        (Some(stored), Some(last)) if last > stored.saturating_add(sample) => last,
+        (stored, last) => stored.or(last)?,
+    };
+    Some((start, end))
+}

@@ -1,0 +1,177 @@
+//! One file of a session.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::OFlags;
+
+use super::ReadAt;
+use super::archive::Extent;
+use crate::mef::error::{Malformation, MefError};
+
+/// An open file of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredFile {
+    file: Arc<File>,
+    /// Where a reader is told that it is.
+    path: PathBuf,
+    /// The archive that the file is a piece of.
+    archive: Option<(Arc<Path>, Extent)>,
+}
+
+/// What the system says of a file without looking into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileStatus {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) modified_ns: i128,
+    /// Length of the archive that the file is in; the other facts but the size
+    /// are the archive's, too.
+    pub(crate) archive_bytes: Option<u64>,
+}
+
+impl FileStatus {
+    /// Of the file at a path.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&std::fs::metadata(path)?))
+    }
+
+    fn of(status: &Metadata) -> Self {
+        Self {
+            device: status.dev(),
+            inode: status.ino(),
+            size: status.len(),
+            modified_ns: i128::from(status.mtime()) * 1_000_000_000
+                + i128::from(status.mtime_nsec()),
+            archive_bytes: None,
+        }
+    }
+
+    /// Of a piece of the file.
+    fn within(self, extent: Option<Extent>) -> Self {
+        match extent {
+            None => self,
+            Some(extent) => Self {
+                size: extent.length,
+                archive_bytes: Some(self.size),
+                ..self
+            },
+        }
+    }
+}
+
+impl StoredFile {
+    /// Opens a regular file. Anything else under a file's name is refused, and
+    /// never waited for: a FIFO without a writer would wait for ever.
+    pub(super) fn open(path: PathBuf) -> Result<Self, MefError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32)
+            .open(&path)
+            .map_err(|error| MefError::io(&path, &error))?;
+        let status = file
+            .metadata()
+            .map_err(|error| MefError::io(&path, &error))?;
+        if !status.is_file() {
+            return Err(MefError::malformed(&path, Malformation::NotAFile));
+        }
+        Ok(Self {
+            file: Arc::new(file),
+            path,
+            archive: None,
+        })
+    }
+
+    /// The file at a piece of this archive.
+    pub(super) fn member(&self, path: PathBuf, extent: Extent) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            archive: Some((self.path.as_path().into(), extent)),
+            path,
+        }
+    }
+
+    fn extent(&self) -> Option<Extent> {
+        self.archive.as_ref().map(|&(_, extent)| extent)
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Wraps an error of reading this file.
+    pub(crate) fn error(&self, error: &io::Error) -> MefError {
+        MefError::io(&self.path, error)
+    }
+
+    /// The status of the file that was opened.
+    pub(crate) fn status(&self) -> io::Result<FileStatus> {
+        Ok(FileStatus::of(&self.file.metadata()?).within(self.extent()))
+    }
+
+    /// The status of the file that has this one's name now.
+    pub(crate) fn status_by_name(&self) -> io::Result<FileStatus> {
+        match &self.archive {
+            None => FileStatus::at(&self.path),
+            Some((archive, extent)) => Ok(FileStatus::at(archive)?.within(Some(*extent))),
+        }
+    }
+
+    /// When the file was written to last.
+    pub(crate) fn modified(&self) -> io::Result<SystemTime> {
+        self.file.metadata()?.modified()
+    }
+
+    /// Reads up to `most` bytes from `offset` on into memory, as far as the file
+    /// reaches.
+    pub(crate) fn read(&self, offset: u64, most: u64) -> Result<Vec<u8>, MefError> {
+        let size = self.size().map_err(|error| self.error(&error))?;
+        let length = most.min(size.saturating_sub(offset));
+        // A file of more bytes than addresses cannot be had in one piece.
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length];
+        let filled = self
+            .read_at(&mut bytes, offset)
+            .map_err(|error| self.error(&error))?;
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+}
+
+impl ReadAt for StoredFile {
+    fn size(&self) -> io::Result<u64> {
+        match self.extent() {
+            Some(extent) => Ok(extent.length),
+            None => Ok(self.file.metadata()?.len()),
+        }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let (base, rest) = match self.extent() {
+            Some(extent) => (extent.offset, extent.length.saturating_sub(offset)),
+            None => (0, u64::MAX),
+        };
+        let most = usize::try_from(rest).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(most);
+        let mut filled = 0;
+        while let Some(rest) = buffer
+            .get_mut(filled..wanted)
+            .filter(|rest| !rest.is_empty())
+        {
+            let place = base.saturating_add(offset).saturating_add(filled as u64);
+            match self.file.read_at(rest, place) {
+                Ok(0) => break,
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}

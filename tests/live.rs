@@ -1,0 +1,277 @@
+//! Recordings that are read while they are written.
+//!
+//! `MEF3_LIVE_SECONDS=180 cargo test --test live` is the long form.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::peers_python;
+use mef3_server::mef::{ChannelOptions, MefError, SessionOptions, SessionWriter};
+use mef3_server::{Engine, Error, ReadRequest, Recording};
+
+procspawn::enable_test_support!();
+
+const START: i64 = 1_600_000_000_000_000;
+const RATE: f64 = 256.0;
+/// A sample must be visible so long after its writer is told that it is written.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The sample of a number since the start; tests/python/append_mef3io.py has the
+/// same.
+fn signal(number: u64) -> i32 {
+    (number * 7919 % 20011) as i32 - 10005
+}
+
+fn time_of(number: u64) -> i64 {
+    START + (number as f64 / RATE * 1e6).round() as i64
+}
+
+fn engine(staleness_ms: u64) -> Engine {
+    mef3_server::worker::init();
+    let mut config = mef3_server::config::Config::default();
+    config.live.staleness_ms = staleness_ms;
+    Engine::builder().config(config).start().unwrap()
+}
+
+/// How much was written, and when that was known.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<(Instant, u64)>>>);
+
+impl Written {
+    fn note(&self, samples: u64) {
+        self.0.lock().unwrap().push((Instant::now(), samples));
+    }
+
+    /// Samples that must be visible to who looks now, and those there can be.
+    fn now(&self) -> u64 {
+        let written = self.0.lock().unwrap();
+        let due = |(at, _): &&(Instant, u64)| at.elapsed() >= VISIBLE_WITHIN;
+        written.iter().rev().find(due).map_or(0, |&(_, n)| n)
+    }
+
+    fn all(&self) -> u64 {
+        self.0.lock().unwrap().last().map_or(0, |&(_, n)| n)
+    }
+}
+
+/// Appends with mef3io in a process of its own.
+fn append_with_mef3io(session: &Path, samples: u64, pause: f64, times: u64, written: &Written) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/append_mef3io.py");
+    let mut writer = Command::new(peers_python())
+        .arg(script)
+        .arg(session)
+        .args([START.to_string(), RATE.to_string(), samples.to_string()])
+        .args([pause.to_string(), times.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for line in BufReader::new(writer.stdout.take().unwrap()).lines() {
+        written.note(line.unwrap().parse().unwrap());
+    }
+    assert!(writer.wait().unwrap().success());
+}
+
+/// Reads samples from number `first` to `end` as counts.
+async fn read(engine: &Engine, recording: &Recording, first: u64, end: u64) -> Vec<i32> {
+    let request = ReadRequest::new(recording, time_of(first), time_of(end)).channels(["grow"]);
+    let mut windows = engine.read::<i32>(&request).unwrap();
+    let mut samples = Vec::new();
+    while let Some(window) = windows.next().await {
+        samples.extend(window.unwrap().samples);
+    }
+    samples
+}
+
+async fn wait_for(path: &Path) {
+    while !path.exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// One of several readers: whatever was due when it looked is there, and right.
+async fn read_at_random(engine: Engine, path: PathBuf, written: Written, seed: u64) -> u64 {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut recording = engine.open(&path).await.unwrap();
+    let opening = recording.revision().opening;
+    let mut reads = 0;
+    while written.all() != u64::MAX {
+        let due = written.now();
+        recording = engine.refresh(&recording).await.unwrap();
+        assert_eq!(recording.revision().opening, opening);
+        let known = recording.info().channels[0].stored_samples();
+        assert!(known >= due, "{known} samples are known, {due} are due");
+        let first = rng.u64(..known);
+        let end = known.min(first + rng.u64(1..20_000));
+        let samples = read(&engine, &recording, first, end).await;
+        let right: Vec<i32> = (first..end).map(signal).collect();
+        assert_eq!(samples, right, "samples {first} to {end} of {known}");
+        reads += 1;
+        tokio::time::sleep(Duration::from_millis(rng.u64(..100))).await;
+    }
+    reads
+}
+
+/// Follows from the first block on: every sample once, in order.
+async fn follow(engine: Engine, path: PathBuf, written: Written) -> u64 {
+    let recording = engine.open(&path).await.unwrap();
+    let mut blocks = engine.follow(&recording, ["grow"], Some(i64::MIN)).unwrap();
+    let mut number = 0;
+    let mut idle_since = Instant::now();
+    while written.all() != u64::MAX || idle_since.elapsed() < VISIBLE_WITHIN {
+        let wait = tokio::time::timeout(Duration::from_millis(200), blocks.next());
+        let Ok(block) = wait.await else {
+            assert!(written.all() == u64::MAX || number >= written.now());
+            continue;
+        };
+        idle_since = Instant::now();
+        let block = block.unwrap().unwrap();
+        assert_eq!(block.start_uutc, time_of(number));
+        for &sample in block.counts().unwrap() {
+            assert_eq!(sample, signal(number));
+            number += 1;
+        }
+    }
+    number
+}
+
+#[tokio::test]
+async fn what_mef3io_appends_is_visible_and_right() {
+    let seconds = std::env::var("MEF3_LIVE_SECONDS").map_or(8.0, |text| text.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("live.mefd");
+    let (samples, pause) = (RATE as u64, if seconds > 60.0 { 1.0 } else { 0.25 });
+    let times = (seconds / pause) as u64;
+    let written = Written::default();
+    let writer = {
+        let (path, written) = (path.clone(), written.clone());
+        thread::spawn(move || {
+            append_with_mef3io(&path, samples, pause, times, &written);
+            thread::sleep(VISIBLE_WITHIN);
+            let all = written.all();
+            // Tells the readers to end.
+            written.note(u64::MAX);
+            all
+        })
+    };
+    let engine = engine(1000);
+    wait_for(&path.join("grow.timd/grow-000000.segd/grow-000000.tmet")).await;
+    let readers: Vec<_> = (0..8)
+        .map(|seed| read_at_random(engine.clone(), path.clone(), written.clone(), seed))
+        .map(tokio::spawn)
+        .collect();
+    let follower = tokio::spawn(follow(engine.clone(), path.clone(), written.clone()));
+    for reader in readers {
+        assert!(reader.await.unwrap() > 5);
+    }
+    let all = writer.join().unwrap();
+    assert_eq!(follower.await.unwrap(), all);
+    assert_eq!(all, times * samples);
+    engine.shutdown().await;
+}
+
+/// A session of one channel, `grow`, of 1000 samples.
+fn small_session(path: &Path) -> SessionWriter {
+    let mut session = SessionWriter::create(path, SessionOptions::default()).unwrap();
+    write_channel(&mut session, "grow", 0..1000);
+    session
+}
+
+fn write_channel(session: &mut SessionWriter, name: &str, numbers: std::ops::Range<u64>) {
+    let mut channel = session.channel(ChannelOptions::new(name, RATE)).unwrap();
+    let samples: Vec<i32> = numbers.clone().map(signal).collect();
+    channel.write(time_of(numbers.start), &samples).unwrap();
+    channel.finish().unwrap();
+}
+
+#[tokio::test]
+async fn new_channels_and_segments_appear_and_pages_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("live.mefd");
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    let mut channel = session.channel(ChannelOptions::new("grow", RATE)).unwrap();
+    let part = |numbers: std::ops::Range<u64>| numbers.map(signal).collect::<Vec<_>>();
+    channel.write(time_of(0), &part(0..10_000)).unwrap();
+    channel.new_segment().unwrap();
+
+    let engine = engine(0);
+    let first = engine.open(&path).await.unwrap();
+    assert_eq!(read(&engine, &first, 0, 10_000).await, part(0..10_000));
+    let decoded = engine.statistics().await.unwrap().coordinator.decoded;
+
+    write_channel(&mut session, "before", 0..10);
+    let second = engine.refresh(&first).await.unwrap();
+    let names = |recording: &Recording| -> Vec<String> {
+        let channels = recording.info().channels.iter();
+        channels.map(|channel| channel.name.clone()).collect()
+    };
+    assert_eq!(names(&second), ["before", "grow"]);
+    channel
+        .write(time_of(10_000), &part(10_000..12_000))
+        .unwrap();
+    channel.new_segment().unwrap();
+    let third = engine.refresh(&second).await.unwrap();
+    assert_eq!(third.info().channels[1].segments.len(), 2);
+    let revisions = [&first, &second, &third].map(|recording| recording.revision().to_string());
+    let opening = first.revision().opening;
+    assert_eq!(
+        revisions,
+        [0, 1, 2].map(|growth| format!("{opening}.{growth}"))
+    );
+
+    // Whoever has an earlier state reads that, and nobody decodes anything twice.
+    assert_eq!(read(&engine, &first, 0, 10_000).await, part(0..10_000));
+    assert_eq!(read(&engine, &third, 0, 10_000).await, part(0..10_000));
+    let statistics = engine.statistics().await.unwrap();
+    assert_eq!(statistics.coordinator.decoded, decoded);
+    assert_eq!(read(&engine, &third, 0, 12_000).await, part(0..12_000));
+    // Nothing happened: nothing is new.
+    let fourth = engine.refresh(&third).await.unwrap();
+    assert_eq!(fourth.revision(), third.revision());
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_replaced_is_never_served_from_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("live.mefd");
+    drop(small_session(&path));
+    let engine = engine(0);
+    let before = engine.open(&path).await.unwrap();
+    let truth: Vec<i32> = (0..1000).map(signal).collect();
+    assert_eq!(read(&engine, &before, 0, 1000).await, truth);
+
+    // Other samples at the same times, under the same names.
+    fs::rename(&path, folder.path().join("old.mefd")).unwrap();
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    let mut channel = session.channel(ChannelOptions::new("grow", RATE)).unwrap();
+    channel.write(START, &[7; 1000]).unwrap();
+    channel.finish().unwrap();
+
+    let request = ReadRequest::new(&before, time_of(0), time_of(1000));
+    let changed = |error: &Error| matches!(error, Error::Mef(MefError::Changed { .. }));
+    let mut windows = engine.read::<i32>(&request).unwrap();
+    let refused = windows.next().await.unwrap().unwrap_err();
+    assert!(changed(&refused), "{refused}");
+    let after = engine.refresh(&before).await.unwrap();
+    assert_ne!(after.revision().opening, before.revision().opening);
+    assert_eq!(read(&engine, &after, 0, 1000).await, [7; 1000]);
+
+    // Closed and replaced: the handle is of the old files all the same.
+    engine.close(&path).await.unwrap();
+    assert_eq!(read(&engine, &after, 0, 1000).await, [7; 1000]);
+    let data = path.join("grow.timd/grow-000000.segd/grow-000000.tdat");
+    let file = fs::OpenOptions::new().write(true).open(&data).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 8).unwrap();
+    let request = ReadRequest::new(&after, time_of(0), time_of(1000));
+    let mut windows = engine.read::<i32>(&request).unwrap();
+    let refused = windows.next().await.unwrap().unwrap_err();
+    assert!(changed(&refused), "{refused}");
+    engine.shutdown().await;
+}
