@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::path_bytes;
+
 /// A session, or a file of one, that cannot be read.
 #[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -17,12 +19,14 @@ pub enum MefError {
     #[error("{}: no such file or directory", path.display())]
     NotFound {
         /// The path as it was asked for.
+        #[serde(with = "path_bytes")]
         path: PathBuf,
     },
     /// The path exists and is not a MEF 3.0 session.
     #[error("{}: {reason}", path.display())]
     NotASession {
         /// The path as it was asked for.
+        #[serde(with = "path_bytes")]
         path: PathBuf,
         /// What a session would have and this has not.
         reason: String,
@@ -31,6 +35,7 @@ pub enum MefError {
     #[error("{}: {message}", path.display())]
     Io {
         /// The file or folder of the failed call.
+        #[serde(with = "path_bytes")]
         path: PathBuf,
         /// The system's own words.
         message: String,
@@ -41,18 +46,21 @@ pub enum MefError {
     #[error("{}: tmet is encrypted and the password is missing or incorrect", file.display())]
     Encrypted {
         /// The metadata file.
+        #[serde(with = "path_bytes")]
         file: PathBuf,
     },
     /// The password is none of the session's.
     #[error("{}: the password is incorrect", file.display())]
     WrongPassword {
         /// The metadata file that it was tried on.
+        #[serde(with = "path_bytes")]
         file: PathBuf,
     },
     /// The file breaks the format.
     #[error("{}: {reason}", file.display())]
     Malformed {
         /// The file at fault.
+        #[serde(with = "path_bytes")]
         file: PathBuf,
         /// The rule it breaks.
         reason: Malformation,
@@ -61,6 +69,7 @@ pub enum MefError {
     #[error("{}: the file was replaced or truncated after the session was opened", file.display())]
     Changed {
         /// The file at fault.
+        #[serde(with = "path_bytes")]
         file: PathBuf,
     },
 }

@@ -16,6 +16,7 @@ mod identity;
 mod index;
 mod layout;
 mod metadata;
+mod path_bytes;
 mod place;
 mod reconcile;
 mod recording;

@@ -3,6 +3,7 @@
 //! remembers.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -10,6 +11,7 @@ use super::blocks::{DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 use super::error::MefError;
 use super::place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, place};
 use super::recording::{Channel, Recording};
+use super::segment::SegmentFiles;
 
 /// Why a window cannot be read.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -33,8 +35,10 @@ pub enum ReadError {
     },
     /// The conversion factor is not a finite number, so that counts cannot be
     /// scaled.
-    #[error("channel {channel}, segment {segment}: units conversion factor {factor} is not usable")]
+    #[error("{}: channel {channel}, segment {segment}: units conversion factor {factor} is not usable", file.display())]
     ConversionFactor {
+        /// The metadata file, relative to the session.
+        file: PathBuf,
         /// Name of the channel.
         channel: String,
         /// Stem of the segment.
@@ -77,6 +81,7 @@ pub(crate) fn scale_of<T: SampleValue>(
             null_is_gap,
         }),
         None => Err(ReadError::ConversionFactor {
+            file: SegmentFiles::new(&channel.name, &segment.stem).name("tmet"),
             channel: channel.name.clone(),
             segment: segment.stem.clone(),
             factor: segment.acquisition.units_conversion_factor,

@@ -75,6 +75,11 @@ pub struct Client {
 impl Client {
     /// Connects and opens a session.
     pub async fn open(server: &Server, path: &std::path::Path) -> Self {
+        Self::try_open(server, path).await.unwrap()
+    }
+
+    /// As `open`, for sessions that may be refused: the error is the server's.
+    pub async fn try_open(server: &Server, path: &std::path::Path) -> Result<Self, String> {
         let mut service = LegacyClient::connect(server.url()).await.unwrap();
         let path = path.to_str().unwrap().to_owned();
         let request = OpenFileRequest {
@@ -82,12 +87,16 @@ impl Client {
             ..OpenFileRequest::default()
         };
         let info = service.open_file(request).await.unwrap().into_inner();
-        assert!(info.file_opened && info.error_message.is_none(), "{info:?}");
-        Self {
+        if let Some(error) = info.error_message {
+            assert!(!info.file_opened);
+            return Err(error);
+        }
+        assert!(info.file_opened, "{info:?}");
+        Ok(Self {
             service,
             path,
             info,
-        }
+        })
     }
 
     /// Lays a grid over the recording; gives the number of its segments.
