@@ -18,6 +18,7 @@ mod layout;
 mod metadata;
 mod place;
 mod recording;
+mod records;
 pub mod red;
 mod session;
 mod store;
@@ -35,6 +36,11 @@ pub use index::{BlockEntry, BlockIndex, duration_us};
 pub use metadata::{Acquisition, SegmentMetadata, Subject};
 pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, WindowError, place};
 pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
+pub use records::{
+    AmplitudeUnit, CognitiveStimulus, Cursor, DamagedRecord, ElectricalStimulus, Epoch, NewRecord,
+    ParseRecordTypeError, Record, RecordBody, RecordError, RecordFilter, RecordRefusal, RecordType,
+    Seizure, SeizureChannel, SeizureOnset, StimulationMode,
+};
 pub use session::open_session;
 pub(crate) use session::open_session_watched;
 pub use window::{ChannelReader, ReadError};
