@@ -31,3 +31,6 @@ pub use model::{
 };
 pub(crate) use scan::{RecordDamage, RecordFiles, RecordScan, scan};
 pub(crate) use walk::{Met, RecordWalk};
+
+#[cfg(test)]
+pub(super) mod tests;
