@@ -45,4 +45,7 @@ pub use session::open_session;
 pub(crate) use session::open_session_watched;
 pub use window::{ChannelReader, ReadError};
 pub(crate) use window::{check_readable, scale_of};
-pub use writer::{ChannelOptions, ChannelWriter, SessionOptions, SessionWriter, WriteError};
+pub use writer::{
+    ChannelOptions, ChannelWriter, RecordFileFault, RecordWriter, SessionOptions, SessionWriter,
+    WriteError,
+};

@@ -30,7 +30,7 @@ pub use model::{
     RecordBody, RecordFilter, Seizure, SeizureChannel, SeizureOnset, StimulationMode,
 };
 pub(crate) use scan::{RecordDamage, RecordFiles, RecordScan, scan};
-pub(crate) use walk::{Met, RecordWalk};
+pub(crate) use walk::{Met, MetRecord, RecordWalk};
 
 #[cfg(test)]
 pub(super) mod tests;

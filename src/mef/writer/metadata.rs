@@ -222,6 +222,7 @@ fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), Write
     Ok(())
 }
 
-fn uuid(rng: &mut Rng) -> [u8; 16] {
+/// A random identifier.
+pub(super) fn uuid(rng: &mut Rng) -> [u8; 16] {
     rng.u128(..).to_le_bytes()
 }

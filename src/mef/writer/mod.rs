@@ -10,6 +10,7 @@
 mod channel;
 mod error;
 mod metadata;
+mod records;
 mod segment;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use channel::{ChannelOptions, ChannelWriter};
 pub use error::WriteError;
 use fastrand::Rng;
+pub use records::{RecordFileFault, RecordWriter};
 
 /// Most characters of a session's or channel's name (format section 1, rule 11).
 const NAME_CHARACTERS: usize = 63;

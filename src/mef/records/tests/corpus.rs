@@ -8,7 +8,11 @@ use zerocopy::FromBytes;
 use super::*;
 use crate::mef::time::NO_TIME;
 
-#[allow(dead_code, reason = "only the folder is needed here")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "made for test programs; only the folder is needed here"
+)]
 #[path = "../../../../tests/common/corpus.rs"]
 mod reference;
 
