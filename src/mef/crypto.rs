@@ -8,9 +8,7 @@
 use std::fmt;
 
 use aes::Aes128;
-#[cfg(test)]
-use aes::cipher::BlockEncrypt;
-use aes::cipher::{Block, BlockDecrypt, KeyInit};
+use aes::cipher::{Block, BlockDecrypt, BlockEncrypt, KeyInit};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -58,12 +56,6 @@ impl Password {
         }
         let fallback = (by_utf8 != bytes).then_some(by_utf8);
         Some(Self { bytes, fallback })
-    }
-
-    /// The key, for those who write.
-    #[cfg(test)]
-    pub(crate) fn key(&self) -> &Key {
-        &self.bytes
     }
 }
 
@@ -178,7 +170,6 @@ impl Keys {
         Ok(())
     }
 
-    #[cfg(test)]
     /// Enciphers all whole AES blocks of `bytes` at a positive level.
     pub(crate) fn encrypt(&self, level: i8, bytes: &mut [u8]) -> Result<(), NoKey> {
         let Some(cipher) = self.cipher(level)? else {
@@ -237,7 +228,7 @@ mod tests {
 
     fn key_of(text: &str) -> String {
         let password = Password::new(text).unwrap();
-        let shown = hex(password.key());
+        let shown = hex(&password.bytes);
         shown.trim_end_matches("00").to_owned()
     }
 

@@ -6,6 +6,7 @@
 //! and where, and a [`SegmentReader`] decodes them. Writing is
 //! [`SessionWriter`]'s.
 
+mod annotations;
 mod blocks;
 pub mod crc;
 mod crypto;
@@ -20,6 +21,7 @@ mod path_bytes;
 mod place;
 mod reconcile;
 mod recording;
+mod records;
 pub mod red;
 mod refresh;
 mod segment;
@@ -30,6 +32,7 @@ pub mod time;
 mod window;
 mod writer;
 
+pub use annotations::{PlacedRecord, RecordPage, RecordQuery};
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 pub use crypto::{Access, Password};
 pub use error::{ArchiveError, BlockError, IndexField, Malformation, MefError};
@@ -41,10 +44,18 @@ pub use metadata::{Acquisition, Subject};
 pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, WindowError, place};
 pub use reconcile::IndexRepairs;
 pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
+pub use records::{
+    AmplitudeUnit, CognitiveStimulus, Cursor, DamagedRecord, ElectricalStimulus, Epoch, NewRecord,
+    ParseRecordTypeError, Record, RecordBody, RecordError, RecordFilter, RecordRefusal, RecordType,
+    Seizure, SeizureChannel, SeizureOnset, StimulationMode,
+};
 pub(crate) use refresh::{Known, Refresh, refresh};
 pub(crate) use session::open_session_watched;
 pub use session::{OpenOptions, open_session};
 pub(crate) use store::Store;
 pub use window::{ChannelReader, ReadError};
 pub(crate) use window::{check_readable, scale_of};
-pub use writer::{ChannelOptions, ChannelWriter, SessionOptions, SessionWriter, WriteError};
+pub use writer::{
+    ChannelOptions, ChannelWriter, RecordFileFault, RecordWriter, SessionOptions, SessionWriter,
+    WriteError,
+};

@@ -171,7 +171,7 @@ pub(crate) fn refresh(
             return Ok(Refresh::Replaced);
         }
         let mut news = Vec::new();
-        let found = segments_of(&store, &name);
+        let found = segments_of(&store, format!("{name}.timd"));
         let found = match (found, known) {
             (Ok(found), _) => found,
             (Err(_), Some(_)) => return Ok(Refresh::Replaced),

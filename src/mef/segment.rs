@@ -38,9 +38,15 @@ pub(crate) struct SegmentFiles {
 }
 
 impl SegmentFiles {
+    /// Of a time-series channel.
     pub(crate) fn new(channel: &str, stem: &str) -> Self {
+        Self::in_folder(format!("{channel}.timd").as_ref(), stem)
+    }
+
+    /// Of a channel by its folder.
+    pub(crate) fn in_folder(channel: &Path, stem: &str) -> Self {
         Self {
-            folder: PathBuf::from(format!("{channel}.timd")).join(format!("{stem}.segd")),
+            folder: channel.join(format!("{stem}.segd")),
             stem: stem.to_owned(),
         }
     }

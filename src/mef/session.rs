@@ -5,7 +5,7 @@
 //! and the rest of the session stays readable. A session of which nothing can be
 //! read without a password is refused.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -123,7 +123,7 @@ fn read_segments(
     progress: &mut dyn FnMut(),
 ) -> Result<Vec<Outcome>, MefError> {
     let mut outcomes = Vec::new();
-    for (number, stem) in segments_of(store, channel)? {
+    for (number, stem) in segments_of(store, format!("{channel}.timd"))? {
         outcomes.push(read_segment_or_reason(
             store,
             channel,
@@ -262,9 +262,11 @@ fn changing_rate(channel: &str, segments: &[Arc<Segment>], rate: f64) -> Option<
     Some(MefError::malformed(&file, reason))
 }
 
-/// Segments of a channel as (number, stem), by number.
-pub(crate) fn segments_of(store: &Store, channel: &str) -> Result<Vec<(u64, String)>, MefError> {
-    let folder = PathBuf::from(format!("{channel}.timd"));
+/// Segments in a channel's folder as (number, stem), by number.
+pub(crate) fn segments_of(
+    store: &Store,
+    folder: impl AsRef<Path>,
+) -> Result<Vec<(u64, String)>, MefError> {
     let mut segments: Vec<_> = store
         .list(folder)?
         .into_iter()

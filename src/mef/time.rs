@@ -23,6 +23,17 @@ pub fn stored(absolute: i64) -> i64 {
     if absolute > 0 { -absolute } else { absolute }
 }
 
+/// Converts an absolute uUTC time to the stored form under a recording's offset.
+///
+/// `None` for a time that would read back as another: one before 1970, and
+/// under an offset one that is not after it.
+pub fn stored_under(absolute: i64, offset: i64) -> Option<i64> {
+    let offset = offset_or_zero(offset);
+    let since_offset = absolute.checked_sub(offset)?;
+    let fits = absolute >= 0 && (since_offset > 0 || offset == 0);
+    fits.then(|| -since_offset)
+}
+
 fn offset_or_zero(offset: i64) -> i64 {
     if offset == NO_TIME { 0 } else { offset }
 }
@@ -50,6 +61,32 @@ mod tests {
         assert_eq!(stored(1_600_000_000_000_000), -1_600_000_000_000_000);
         assert_eq!(stored(NO_TIME), NO_TIME);
         assert_eq!(stored(0), 0);
+    }
+
+    #[test]
+    fn a_time_is_stored_so_that_it_reads_back_or_not_at_all() {
+        for (time, offset, stored_time) in [
+            (
+                1_600_000_000_000_000,
+                1_599_999_000_000_000,
+                Some(-1_000_000_000),
+            ),
+            (1_600_000_000_000_000, NO_TIME, Some(-1_600_000_000_000_000)),
+            (0, 0, Some(0)),
+            (-1, 0, None),
+            // Trap 1 of section 5: it would be stored as 7 and read back as 7.
+            (3, 10, None),
+            (10, 10, None),
+            (11, 10, Some(-1)),
+            (i64::MAX, 0, Some(-i64::MAX)),
+            (i64::MAX, -1, None),
+            (NO_TIME, 0, None),
+        ] {
+            assert_eq!(stored_under(time, offset), stored_time, "{time} {offset}");
+            if let Some(stored_time) = stored_time {
+                assert_eq!(absolute(stored_time, offset), Some(time));
+            }
+        }
     }
 
     #[test]

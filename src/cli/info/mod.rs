@@ -1,19 +1,21 @@
 //! `info`: what is in a session, and whether it is whole.
 
 mod deep;
+mod records;
 mod report;
 mod table;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use mef3_server::mef::open_session;
+use mef3_server::mef::{Recording, open_session};
 
 use super::failure::Failure;
 use super::output::Output;
 use super::password::PasswordArguments;
 use super::units::counted;
 use deep::check_blocks;
+use records::{RecordArguments, RecordReport};
 use report::Report;
 
 const DETAILS: &str = "\
@@ -22,12 +24,14 @@ blocks hold is then unknown. With --deep the exit status says what was found: 0
 if everything can be read, 1 if anything is damaged.
 
 Gaps are what lies between two blocks; times are uUTC, microseconds since
-1970-01-01T00:00:00 UTC. Subject metadata are never shown.
+1970-01-01T00:00:00 UTC. Subject metadata are never shown; records are, as they
+were written.
 
 Examples:
   mef3-server info night.mefd
   mef3-server info night.mefd --deep || echo damaged
-  mef3-server info night.mefd --json | jq '.channels[] | {name, gaps}'";
+  mef3-server info night.mefd --json | jq '.channels[] | {name, gaps}'
+  mef3-server info night.mefd --records --type Note --type Seiz --limit 20";
 
 /// Show what is in a session, and what is damaged
 #[derive(Debug, Args)]
@@ -39,14 +43,19 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     /// Decode every block and list the damaged ones
-    #[arg(long)]
+    #[arg(long, conflicts_with = "records")]
     deep: bool,
+    #[command(flatten)]
+    records: RecordArguments,
     #[command(flatten)]
     password: PasswordArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let recording = open_session(&arguments.path, &arguments.password.open_options()?)?;
+    if arguments.records.records {
+        return show_records(arguments, &recording);
+    }
     let mut report = Report::new(&recording);
     if arguments.deep {
         report.checked = Some(check_blocks(&recording)?);
@@ -64,6 +73,30 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match arguments.deep {
         true => verdict(&report),
         false => Ok(()),
+    }
+}
+
+/// Lists records. Damage among them is exit status 1, like any other.
+fn show_records(arguments: &Arguments, recording: &Recording) -> Result<(), Failure> {
+    let query = arguments.records.query();
+    let page = recording.records(&query)?;
+    let mut output = Output::stdout();
+    if arguments.json {
+        let report = RecordReport::new(&page, &query);
+        output.write_with(|writer| {
+            serde_json::to_writer_pretty(&mut *writer, &report)?;
+            writeln!(writer)
+        })?;
+    } else {
+        output.write_with(|writer| records::write(&page, &query, writer))?;
+    }
+    output.finish()?;
+    match page.damaged.len() {
+        0 => Ok(()),
+        damaged => Err(Failure::Damaged {
+            session: arguments.path.clone(),
+            what: counted(damaged, "record", "records"),
+        }),
     }
 }
 

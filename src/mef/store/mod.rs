@@ -132,6 +132,14 @@ impl Store {
         FileStatus::at(&path).map_err(|error| MefError::io(&path, &error))
     }
 
+    /// Whether something stands under the name of a file.
+    pub(crate) fn has_file(&self, name: impl AsRef<Path>) -> bool {
+        match &self.archive {
+            Some(archive) => archive.directory.file(name.as_ref()).is_some(),
+            None => self.path(name).symlink_metadata().is_ok(),
+        }
+    }
+
     /// Opens a regular file.
     pub(crate) fn file(&self, name: impl AsRef<Path>) -> Result<StoredFile, MefError> {
         let path = self.path(&name);

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::RecordFileFault;
+use crate::mef::error::MefError;
+use crate::mef::records::RecordRefusal;
 use crate::mef::red::EncodeError;
 
 /// A session, a channel or a run of samples that cannot be written.
@@ -73,6 +76,25 @@ pub enum WriteError {
     /// An earlier call failed while it wrote, so the segment is incomplete.
     #[error("channel is unusable after an earlier write error")]
     Unusable,
+    /// A record that cannot be stored. None of those given with it was written.
+    #[error("record {position}: {reason}")]
+    Record {
+        /// Position of the record among those that were given.
+        position: usize,
+        /// What is wrong with it.
+        reason: RecordRefusal,
+    },
+    /// A pair of record files that takes no records.
+    #[error("{}: {fault}", path.display())]
+    RecordFile {
+        /// The file at fault.
+        path: PathBuf,
+        /// What is wrong.
+        fault: RecordFileFault,
+    },
+    /// An existing file that cannot be extended, since it breaks the format.
+    #[error(transparent)]
+    Unreadable(#[from] MefError),
     /// The samples cannot become a block.
     #[error(transparent)]
     Encode(#[from] EncodeError),

@@ -24,6 +24,10 @@ const NO_FREQUENCY: f64 = -1.0;
 const NO_NUMBER: i64 = -1;
 const NO_GMT_OFFSET: i32 = -86_401;
 
+/// Segment numbers of record files that belong to no segment.
+const CHANNEL_LEVEL: i32 = -2;
+const SESSION_LEVEL: i32 = -3;
+
 /// The files of a segment.
 #[derive(Clone, Copy)]
 pub(super) enum FileKind {
@@ -65,21 +69,11 @@ impl Level {
         let last_samples = u64::from(totals.last_block_samples);
         let end = last.saturating_add(duration(last_samples, channel.sampling_frequency));
 
-        let mut common = UniversalHeader::new_zeroed();
-        common.version_major = 3;
-        common.version_minor = 0;
-        common.byte_order = 1;
+        let mut common = header_of(session, &channel.name, rng);
         common.start_time = I64::new(time::stored(start));
         common.end_time = I64::new(time::stored(end));
         // Six digits at most.
         common.segment_number = I32::new(number as i32);
-        set_text(&mut common.channel_name, &channel.name);
-        set_text(&mut common.session_name, &session.name);
-        set_text(
-            &mut common.anonymized_name,
-            &session.options.anonymized_name,
-        );
-        common.level_uuid = uuid(rng);
         Self { common, start, end }
     }
 
@@ -103,6 +97,34 @@ impl Level {
         header.header_crc = U32::new(crc32(covered));
         header
     }
+}
+
+/// What the headers of all files of a level have in common, but for times and
+/// number.
+fn header_of(session: &Session, channel: &str, rng: &mut Rng) -> UniversalHeader {
+    let mut header = UniversalHeader::new_zeroed();
+    header.version_major = 3;
+    header.version_minor = 0;
+    header.byte_order = 1;
+    set_text(&mut header.channel_name, channel);
+    set_text(&mut header.session_name, &session.name);
+    set_text(
+        &mut header.anonymized_name,
+        &session.options.anonymized_name,
+    );
+    header.level_uuid = uuid(rng);
+    header
+}
+
+/// The header of new record files of the session, or of a channel.
+pub(super) fn record_template(session: &Session, channel: &str, rng: &mut Rng) -> UniversalHeader {
+    let mut template = header_of(session, channel, rng);
+    template.segment_number = I32::new(if channel.is_empty() {
+        SESSION_LEVEL
+    } else {
+        CHANNEL_LEVEL
+    });
+    template
 }
 
 /// The whole `.tmet` file.
@@ -222,6 +244,7 @@ fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), Write
     Ok(())
 }
 
-fn uuid(rng: &mut Rng) -> [u8; 16] {
+/// A random identifier.
+pub(super) fn uuid(rng: &mut Rng) -> [u8; 16] {
     rng.u128(..).to_le_bytes()
 }

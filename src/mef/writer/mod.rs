@@ -10,6 +10,7 @@
 mod channel;
 mod error;
 mod metadata;
+mod records;
 mod segment;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use channel::{ChannelOptions, ChannelWriter};
 pub use error::WriteError;
 use fastrand::Rng;
+pub use records::{RecordFileFault, RecordWriter};
 
 /// Most characters of a session's or channel's name (format section 1, rule 11).
 const NAME_CHARACTERS: usize = 63;
@@ -126,6 +128,40 @@ impl SessionWriter {
     /// exists, and from the file system.
     pub fn channel(&mut self, options: ChannelOptions) -> Result<ChannelWriter, WriteError> {
         ChannelWriter::create(Arc::clone(&self.session), options, self.rng.fork())
+    }
+
+    /// A writer of records of the session itself: it goes on after those that are
+    /// there. One at a time.
+    ///
+    /// # Errors
+    /// [`WriteError`] from the file system, and for record files that cannot be
+    /// extended safely.
+    pub fn records(&mut self) -> Result<RecordWriter, WriteError> {
+        let session = Arc::clone(&self.session);
+        self.record_writer(&session.folder, &session.name, "")
+    }
+
+    /// A writer of records of a channel, which exists.
+    ///
+    /// # Errors
+    /// As for [`records`](Self::records).
+    pub fn channel_records(&mut self, channel: &str) -> Result<RecordWriter, WriteError> {
+        check_name(channel)?;
+        let folder = self.session.folder.join(format!("{channel}.timd"));
+        self.record_writer(&folder, channel, channel)
+    }
+
+    fn record_writer(
+        &mut self,
+        folder: &Path,
+        stem: &str,
+        channel: &str,
+    ) -> Result<RecordWriter, WriteError> {
+        if folder.join(format!("{stem}.rdat")).exists() {
+            return RecordWriter::open(folder, stem, None, 0, &mut self.rng);
+        }
+        let template = metadata::record_template(&self.session, channel, &mut self.rng);
+        RecordWriter::create(folder, stem, &template, None, 0, &mut self.rng)
     }
 }
 

@@ -1,0 +1,259 @@
+//! The records of a whole session: its own, its channels' and its segments'
+//! (format sections 1 and 9).
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::crypto::Keys;
+use super::error::MefError;
+use super::header::parse_header;
+use super::layout::HEADER_BYTES;
+use super::recording::Recording;
+use super::records::{
+    DamagedRecord, Record, RecordError, RecordFiles, RecordFilter, RecordPosition, load, scan,
+};
+use super::segment::{SegmentFiles, is_growing};
+use super::session::segments_of;
+use super::store::{ReadAt, Store, StoredFile, stem_of};
+
+/// Findings that an answer lists at most.
+const MAX_DAMAGE: usize = 1000;
+
+/// Which records of a session are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordQuery {
+    /// By type and time.
+    pub filter: RecordFilter,
+    /// Only those of these channels and their segments; all, and the session's
+    /// own, where none is named.
+    pub channels: Vec<String>,
+    /// Records to leave out, from the earliest on.
+    pub skip: u64,
+    /// Most records of the answer.
+    pub limit: usize,
+}
+
+/// A record, and what it belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedRecord {
+    /// Name of the channel; `None` for a record of the session.
+    pub channel: Option<String>,
+    /// Stem of the segment; `None` for a record of the channel or the session.
+    pub segment: Option<String>,
+    /// The record.
+    pub record: Record,
+}
+
+/// Some records of a session, in the order of their times.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordPage {
+    /// Those that were wanted, from the first that was not skipped on.
+    pub records: Vec<PlacedRecord>,
+    /// Number of all that match the query, however many of them are here.
+    pub total: u64,
+    /// What cannot be read, whatever was wanted.
+    pub damaged: Vec<DamagedRecord>,
+    /// Findings beyond those that are listed.
+    pub further_damage: u64,
+}
+
+/// A pair of record files.
+struct Source {
+    channel: Option<String>,
+    segment: Option<String>,
+    /// The data file, relative to the session.
+    data: PathBuf,
+    /// Offset that stored times are relative to.
+    offset: i64,
+}
+
+impl Recording {
+    /// Reads records of the session from its files.
+    ///
+    /// The memory that it takes is that of the answer and 48 bytes for each record
+    /// that matches.
+    ///
+    /// # Errors
+    /// [`MefError`] where the session cannot be looked into. What is wrong with
+    /// single records and files is in the answer.
+    pub fn records(&self, query: &RecordQuery) -> Result<RecordPage, MefError> {
+        self.records_watched(query, &mut || {})
+    }
+
+    /// As [`records`](Self::records), and calls `progress` now and then.
+    pub(crate) fn records_watched(
+        &self,
+        query: &RecordQuery,
+        progress: &mut dyn FnMut(),
+    ) -> Result<RecordPage, MefError> {
+        let store = self.store()?;
+        let mut page = RecordPage::default();
+        let sources = self.record_sources(&store, query, &mut page)?;
+        let mut found: Vec<(RecordPosition, u32)> = Vec::new();
+        for (source, number) in sources.iter().zip(0u32..) {
+            match self.scan(&store, source, &query.filter, &mut page) {
+                Ok(positions) => found.extend(positions.into_iter().map(|p| (p, number))),
+                Err(error) => page.add(finding(&store, source, error)),
+            }
+            progress();
+        }
+        found.sort_by_key(|(position, _)| position.time_uutc);
+        page.total = found.len() as u64;
+        let skip = usize::try_from(query.skip).unwrap_or(usize::MAX);
+        for (position, number) in found.into_iter().skip(skip).take(query.limit) {
+            let Some(source) = sources.get(number as usize) else {
+                continue;
+            };
+            match self.load(&store, source, &position) {
+                Ok(record) => page.records.push(PlacedRecord {
+                    channel: source.channel.clone(),
+                    segment: source.segment.clone(),
+                    record,
+                }),
+                Err(error) => page.add(DamagedRecord {
+                    file: store.path(&source.data),
+                    file_offset: position.file_offset,
+                    error,
+                }),
+            }
+            progress();
+        }
+        Ok(page)
+    }
+
+    /// The pairs of record files that the query may be about.
+    fn record_sources(
+        &self,
+        store: &Store,
+        query: &RecordQuery,
+        page: &mut RecordPage,
+    ) -> Result<Vec<Source>, MefError> {
+        let items = store.list("")?;
+        let mut sources = Vec::new();
+        let files = items.iter().filter(|item| !item.is_folder);
+        let stems: Vec<&str> = files
+            .filter_map(|item| stem_of(&item.name, "rdat"))
+            .collect();
+        let own = match stems.iter().find(|stem| **stem == self.name) {
+            Some(stem) => Some(*stem),
+            // A folder may have been renamed without its files.
+            None if stems.len() > 1 => {
+                page.add(DamagedRecord {
+                    file: store.path(format!("{}.rdat", self.name)),
+                    file_offset: 0,
+                    error: RecordError::Ambiguous(stems.len()),
+                });
+                None
+            }
+            None => stems.first().copied(),
+        };
+        let offset = |channel: &str| {
+            let position = self.channel_position(channel);
+            let channel = position.and_then(|position| self.channels.get(position));
+            let segment = channel.and_then(|channel| channel.segments.first());
+            segment.and_then(|segment| segment.recording_time_offset)
+        };
+        let first = self.channels.first().map(|channel| &*channel.name);
+        let session_offset = first.and_then(offset).unwrap_or(0);
+        if let (Some(own), true) = (own, query.channels.is_empty()) {
+            sources.push(Source {
+                channel: None,
+                segment: None,
+                data: format!("{own}.rdat").into(),
+                offset: session_offset,
+            });
+        }
+        for item in items.iter().filter(|item| item.is_folder) {
+            let name = stem_of(&item.name, "timd").or_else(|| stem_of(&item.name, "vidd"));
+            let Some(name) = name.filter(|name| {
+                query.channels.is_empty() || query.channels.iter().any(|wanted| wanted == name)
+            }) else {
+                continue;
+            };
+            let source = |segment: Option<String>, data: PathBuf| Source {
+                channel: Some(name.to_owned()),
+                segment,
+                data,
+                offset: offset(name).unwrap_or(session_offset),
+            };
+            let folder = Path::new(&item.name);
+            let own = folder.join(format!("{name}.rdat"));
+            if store.has_file(&own) {
+                sources.push(source(None, own));
+            }
+            for (_, stem) in segments_of(store, folder)? {
+                let data = SegmentFiles::in_folder(folder, &stem).name("rdat");
+                if store.has_file(&data) {
+                    sources.push(source(Some(stem), data));
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    fn scan(
+        &self,
+        store: &Store,
+        source: &Source,
+        filter: &RecordFilter,
+        page: &mut RecordPage,
+    ) -> Result<Vec<RecordPosition>, MefError> {
+        let data = store.file(&source.data)?;
+        let index = store.file(source.data.with_extension("ridx")).ok();
+        let files = RecordFiles {
+            data: &data,
+            index: index.as_ref().map(|index| index as &dyn ReadAt),
+            path: data.path(),
+            recording_time_offset: source.offset,
+            growing: is_growing(&data),
+        };
+        let found = scan(&files, filter)?;
+        page.further_damage += found.damage.further;
+        for damaged in found.damage.listed {
+            page.add(damaged);
+        }
+        Ok(found.positions)
+    }
+
+    fn load(
+        &self,
+        store: &Store,
+        source: &Source,
+        position: &RecordPosition,
+    ) -> Result<Record, RecordError> {
+        let io_error = |error: MefError| RecordError::Io(error.to_string());
+        let data = store.file(&source.data).map_err(io_error)?;
+        let keys = self.keys_of(&data).map_err(io_error)?;
+        load(&data, position, &keys, source.offset)
+    }
+
+    /// The keys for a file's records: none, where the password is not its.
+    fn keys_of(&self, data: &StoredFile) -> Result<Keys, MefError> {
+        let bytes = data.read(0, HEADER_BYTES as u64)?;
+        let header = parse_header(&bytes, "rdat", data.path())?;
+        let unlocked = Keys::unlock(header, self.password.as_ref());
+        Ok(unlocked.map(|(_, keys)| keys).unwrap_or_default())
+    }
+}
+
+fn finding(store: &Store, source: &Source, error: MefError) -> DamagedRecord {
+    DamagedRecord {
+        file: store.path(&source.data),
+        file_offset: 0,
+        error: match error {
+            MefError::Malformed { reason, .. } => RecordError::FileHeader(reason),
+            other => RecordError::Io(other.to_string()),
+        },
+    }
+}
+
+impl RecordPage {
+    fn add(&mut self, damaged: DamagedRecord) {
+        if self.damaged.len() < MAX_DAMAGE {
+            self.damaged.push(damaged);
+        } else {
+            self.further_damage += 1;
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! One of the two files, its header and its body's CRC.
+
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{I64, U32};
+
+use super::RecordFileFault;
+use crate::mef::crc::{CRC_NOT_COMPUTED, CRC_START, crc32, crc32_continue};
+use crate::mef::layout::{HEADER_BYTES, UniversalHeader};
+use crate::mef::records::{RECORD_ENTRY_BYTES, RecordEntry};
+use crate::mef::store::ReadAt;
+use crate::mef::time::{self, NO_TIME};
+use crate::mef::writer::WriteError;
+use crate::mef::writer::metadata::uuid;
+
+/// Bytes that are read or written at a time where there may be many.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The files of a pair.
+#[derive(Clone, Copy)]
+pub(super) enum FileKind {
+    Data,
+    Index,
+}
+
+impl FileKind {
+    pub(super) fn extension(self) -> &'static str {
+        match self {
+            Self::Data => "rdat",
+            Self::Index => "ridx",
+        }
+    }
+
+    fn file_type(self) -> [u8; 5] {
+        *match self {
+            Self::Data => b"rdat\0",
+            Self::Index => b"ridx\0",
+        }
+    }
+
+    pub(super) fn path(self, folder: &Path, stem: &str) -> PathBuf {
+        // Not `with_extension`: a stem may have dots.
+        folder.join(format!("{stem}.{}", self.extension()))
+    }
+}
+
+/// A file that is open to be extended.
+pub(super) struct RecordFile {
+    path: PathBuf,
+    file: File,
+    header: UniversalHeader,
+    /// Length as we know it.
+    size: u64,
+    /// Byte offset behind the last whole entry.
+    end: u64,
+    /// CRC of the body up to `end`; `None` where the file never had one.
+    crc: Option<u32>,
+}
+
+impl RecordFile {
+    /// Creates a file without entries. It appears under its name when its header
+    /// is complete.
+    pub(super) fn create(
+        kind: FileKind,
+        path: PathBuf,
+        template: &UniversalHeader,
+        rng: &mut Rng,
+    ) -> Result<Self, WriteError> {
+        let header = new_header(kind, template, rng);
+        let file = write_whole(&path, header.as_bytes())?;
+        Ok(Self::new(path, file, header, HEADER_BYTES as u64))
+    }
+
+    /// Creates an index that has these entries from the first moment on.
+    pub(super) fn create_index(
+        path: PathBuf,
+        template: &UniversalHeader,
+        entries: &[RecordEntry],
+        recording_time_offset: i64,
+        rng: &mut Rng,
+    ) -> Result<Self, WriteError> {
+        let mut header = new_header(FileKind::Index, template, rng);
+        include(&mut header, entries, recording_time_offset);
+        seal(&mut header, entries.len() as u64, crc32(entries.as_bytes()));
+        let bytes = [header.as_bytes(), entries.as_bytes()].concat();
+        let file = write_whole(&path, &bytes)?;
+        Ok(Self::new(path, file, header, bytes.len() as u64))
+    }
+
+    /// A file whose entries all end where it ends.
+    pub(super) fn new(path: PathBuf, file: File, header: UniversalHeader, size: u64) -> Self {
+        let stored = header.body_crc.get();
+        Self {
+            path,
+            file,
+            header,
+            size,
+            end: size,
+            crc: (stored != CRC_NOT_COMPUTED).then_some(stored),
+        }
+    }
+
+    /// Opens an existing file to read and write; its header is not read.
+    pub(super) fn open(path: &Path) -> Result<File, WriteError> {
+        let options = OpenOptions::new().read(true).write(true).open(path);
+        options.map_err(WriteError::io(path))
+    }
+
+    /// Makes sure that no other writer has the file.
+    pub(super) fn lock(&self) -> Result<(), WriteError> {
+        lock(&self.file, &self.path)
+    }
+
+    /// Computes the CRC anew, for a body that ends at `end` and of which the
+    /// stored CRC says nothing.
+    pub(super) fn recompute_crc(&mut self, end: u64) -> Result<(), WriteError> {
+        self.end = end;
+        if self.crc.is_none() {
+            return Ok(());
+        }
+        let mut crc = CRC_START;
+        let mut offset = HEADER_BYTES as u64;
+        let mut buffer = vec![0; PIECE_BYTES];
+        while offset < end {
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let (piece, _) = buffer.split_at_mut(left.min(PIECE_BYTES));
+            let read = self.file.read_exact_at(piece, offset);
+            read.map_err(WriteError::io(&self.path))?;
+            crc = crc32_continue(crc, piece);
+            offset += piece.len() as u64;
+        }
+        self.crc = Some(crc);
+        Ok(())
+    }
+
+    /// Fails where the file is not as this writer left it.
+    pub(super) fn check_unchanged(&self) -> Result<(), WriteError> {
+        let status = self.file.metadata().map_err(WriteError::io(&self.path))?;
+        let same = fs::metadata(&self.path).is_ok_and(|named| {
+            (named.dev(), named.ino(), named.len()) == (status.dev(), status.ino(), self.size)
+        });
+        if same {
+            return Ok(());
+        }
+        Err(self.fault(RecordFileFault::Changed))
+    }
+
+    /// Writes entries at `place`, where the last whole entry ends. Torn bytes that
+    /// they do not cover become zeros, which no reader takes for an entry.
+    pub(super) fn extend(&mut self, place: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        let end = place + bytes.len() as u64;
+        // First the zeros: behind a whole entry nothing may look like another.
+        zeros(end, self.size)
+            .try_for_each(|(offset, zeros)| self.file.write_all_at(zeros, offset))
+            .and_then(|()| self.file.write_all_at(bytes, place))
+            .map_err(WriteError::io(&self.path))?;
+        self.crc = self.crc.map(|crc| crc32_continue(crc, bytes));
+        self.end = end;
+        self.size = self.size.max(end);
+        Ok(())
+    }
+
+    /// Lets the header's span of time include these entries.
+    pub(super) fn include(&mut self, entries: &[RecordEntry], recording_time_offset: i64) {
+        include(&mut self.header, entries, recording_time_offset);
+    }
+
+    /// Lets the header's largest entry be at least so many bytes long.
+    pub(super) fn include_size(&mut self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let largest = self.header.maximum_entry_size.get().max(bytes);
+        self.header.maximum_entry_size = I64::new(largest);
+    }
+
+    /// Writes the header of a file with so many entries.
+    pub(super) fn write_header(&mut self, entries: u64) -> Result<(), WriteError> {
+        // The CRC is that of the whole body, with zeros that may follow it.
+        let crc = self.crc.map_or(CRC_NOT_COMPUTED, |crc| {
+            zeros(self.end, self.size).fold(crc, |crc, (_, zeros)| crc32_continue(crc, zeros))
+        });
+        seal(&mut self.header, entries, crc);
+        self.file
+            .write_all_at(self.header.as_bytes(), 0)
+            .map_err(WriteError::io(&self.path))
+    }
+
+    pub(super) fn fault(&self, fault: RecordFileFault) -> WriteError {
+        record_fault(&self.path, fault)
+    }
+}
+
+pub(super) fn record_fault(path: &Path, fault: RecordFileFault) -> WriteError {
+    WriteError::RecordFile {
+        path: path.into(),
+        fault,
+    }
+}
+
+/// Locks a file for one writer, where its file system has locks.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), WriteError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(record_fault(path, RecordFileFault::Busy)),
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        Err(TryLockError::Error(error)) => Err(WriteError::io(path)(error)),
+    }
+}
+
+/// An open file as the reader of records wants it.
+pub(super) struct Opened<'a>(pub(super) &'a File);
+
+impl ReadAt for Opened<'_> {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, offset.saturating_add(filled as u64)) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// The header of a file without entries.
+fn new_header(kind: FileKind, template: &UniversalHeader, rng: &mut Rng) -> UniversalHeader {
+    let mut header = template.clone();
+    header.file_type = kind.file_type();
+    (header.version_major, header.version_minor) = (3, 0);
+    header.byte_order = 1;
+    header.start_time = I64::new(NO_TIME);
+    header.end_time = I64::new(NO_TIME);
+    header.maximum_entry_size = I64::new(match kind {
+        FileKind::Data => 0,
+        FileKind::Index => RECORD_ENTRY_BYTES as i64,
+    });
+    header.file_uuid = uuid(rng);
+    header.provenance_uuid = header.file_uuid;
+    header.protected_region = [0; 60];
+    header.discretionary_region = [0; 64];
+    seal(&mut header, 0, CRC_START);
+    header
+}
+
+/// Lets a header's span of time include entries, whose times are taken over as
+/// they are stored.
+fn include(header: &mut UniversalHeader, entries: &[RecordEntry], recording_time_offset: i64) {
+    let absolute = |stored: I64| time::absolute(stored.get(), recording_time_offset);
+    for entry in entries {
+        let Some(time) = absolute(entry.time) else {
+            continue;
+        };
+        if absolute(header.start_time).is_none_or(|start| time < start) {
+            header.start_time = entry.time;
+        }
+        if absolute(header.end_time).is_none_or(|end| time > end) {
+            header.end_time = entry.time;
+        }
+    }
+}
+
+/// Sets count and CRCs of a header.
+fn seal(header: &mut UniversalHeader, entries: u64, body_crc: u32) {
+    header.number_of_entries = I64::new(i64::try_from(entries).unwrap_or(i64::MAX));
+    header.body_crc = U32::new(body_crc);
+    let (_, covered) = header.as_bytes().split_at(size_of::<U32>());
+    header.header_crc = U32::new(crc32(covered));
+}
+
+/// Creates a file with these bytes; nobody sees it with less.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<File, WriteError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // Readers skip names that begin with a dot.
+    let mut partial = tempfile::Builder::new()
+        .prefix(".")
+        .suffix(".partial")
+        // What the user's mask leaves of it, like any other file.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(WriteError::io(folder))?;
+    partial.write_all(bytes).map_err(WriteError::io(path))?;
+    partial.persist_noclobber(path).map_err(|error| {
+        let kind = error.error.kind();
+        match kind {
+            io::ErrorKind::AlreadyExists => WriteError::Exists { path: path.into() },
+            _ => WriteError::io(path)(error.error),
+        }
+    })
+}
+
+/// Zeros for the bytes from `from` up to `until`, in pieces with their offsets.
+fn zeros(from: u64, until: u64) -> impl Iterator<Item = (u64, &'static [u8])> {
+    static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+    let offsets = (from..until).step_by(PIECE_BYTES);
+    offsets.map(move |offset| {
+        let left = usize::try_from(until - offset).unwrap_or(usize::MAX);
+        (offset, ZEROS.get(..left).unwrap_or(&ZEROS))
+    })
+}

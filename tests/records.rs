@@ -1,0 +1,216 @@
+//! Records of whole sessions, through the library and the command line.
+
+mod common;
+
+use std::process::Command;
+
+use common::corpus::{self, Session};
+use mef3_server::mef::{
+    ChannelOptions, NewRecord, OpenOptions, Password, RecordBody, RecordPage, RecordQuery,
+    RecordType, SessionOptions, SessionWriter, open_session,
+};
+use serde_json::{Value, json};
+
+fn all() -> RecordQuery {
+    RecordQuery {
+        limit: usize::MAX,
+        ..RecordQuery::default()
+    }
+}
+
+fn read(session: &Session, password: Option<&str>, query: &RecordQuery) -> RecordPage {
+    let options = OpenOptions {
+        password: password.and_then(Password::new),
+    };
+    let recording = open_session(&session.path, &options).unwrap();
+    recording.records(query).unwrap()
+}
+
+/// (type, time, channel, segment, text), as the truth lists them.
+fn listed(page: &RecordPage) -> Vec<Value> {
+    let records = page.records.iter().map(|placed| {
+        let text = match &placed.record.body {
+            RecordBody::Note { text }
+            | RecordBody::SystemLog { text }
+            | RecordBody::EdfAnnotation { text, .. } => json!(text),
+            _ => Value::Null,
+        };
+        let number = placed.segment.as_ref().map(|stem| {
+            let (_, number) = stem.rsplit_once('-').unwrap();
+            number.parse::<u64>().unwrap()
+        });
+        json!([
+            placed.record.kind.to_string(),
+            placed.record.time_uutc,
+            placed.channel,
+            number,
+            text
+        ])
+    });
+    let mut records: Vec<Value> = records.collect();
+    records.sort_by_key(Value::to_string);
+    records
+}
+
+fn truth(session: &Session) -> Vec<Value> {
+    let records = session.facts["records"]["mef3io"].as_array().unwrap();
+    let records = records.iter().map(|record| {
+        let kind = record["type"].as_str().unwrap();
+        let has_text = ["Note", "SyLg", "EDFA"].contains(&kind);
+        let text = if has_text {
+            record["text"].clone()
+        } else {
+            Value::Null
+        };
+        json!([
+            kind,
+            record["time"],
+            record["channel"],
+            record["segment"],
+            text
+        ])
+    });
+    let mut records: Vec<Value> = records.collect();
+    records.sort_by_key(Value::to_string);
+    records
+}
+
+#[test]
+fn all_levels_are_those_that_mef3io_reads() {
+    let mut sessions = 0;
+    for session in corpus::sessions() {
+        if !session.facts["records"]["mef3io"].is_array() {
+            continue;
+        }
+        sessions += 1;
+        let page = read(&session, session.password_level_2.as_deref(), &all());
+        assert_eq!(page.damaged, [], "{}", session.name);
+        assert_eq!(listed(&page), truth(&session), "{}", session.name);
+        assert_eq!(page.total as usize, page.records.len());
+        assert!(
+            page.records
+                .is_sorted_by_key(|placed| placed.record.time_uutc)
+        );
+    }
+    assert!(sessions >= 5, "{sessions}");
+}
+
+#[test]
+fn filters_and_pages_choose_of_them() {
+    let session = Session::load(&corpus::folder(), "records_pymef");
+    let whole = read(&session, None, &all());
+    let mut query = RecordQuery {
+        limit: 3,
+        ..RecordQuery::default()
+    };
+    let mut pieced = Vec::new();
+    while pieced.len() < whole.records.len() {
+        query.skip = pieced.len() as u64;
+        let page = read(&session, None, &query);
+        assert_eq!(page.total, whole.total);
+        assert!((1..=3).contains(&page.records.len()));
+        pieced.extend(page.records);
+    }
+    assert_eq!(pieced, whole.records);
+
+    let mut query = all();
+    query.filter.types = vec![RecordType::NOTE, RecordType::SEIZ];
+    query.filter.from_uutc = Some(1_591_000_001_000_000);
+    query.filter.until_uutc = Some(1_591_000_005_000_000);
+    query.channels = vec!["r1".into()];
+    let chosen = read(&session, None, &query);
+    let wanted = whole.records.iter().filter(|placed| {
+        let time = placed.record.time_uutc.unwrap();
+        [RecordType::NOTE, RecordType::SEIZ].contains(&placed.record.kind)
+            && (1_591_000_001_000_000..1_591_000_005_000_000).contains(&time)
+            && placed.channel.as_deref() == Some("r1")
+    });
+    assert_eq!(chosen.records, wanted.cloned().collect::<Vec<_>>());
+    assert!(!chosen.records.is_empty());
+}
+
+#[test]
+fn a_level_1_password_shows_that_there_are_records() {
+    let session = Session::load(&corpus::folder(), "encrypted_mef3io");
+    let full = read(&session, session.password_level_2.as_deref(), &all());
+    let locked = read(&session, session.password_level_1.as_deref(), &all());
+    assert_eq!(locked.records.len(), full.records.len());
+    let bodies = locked.records.iter().map(|placed| &placed.record.body);
+    assert!(bodies.into_iter().all(|body| *body == RecordBody::Locked));
+}
+
+#[test]
+fn one_hostile_record_does_not_cost_the_others() {
+    let hostile = corpus::folder().join("hostile/record_body_bytes_huge.mefd");
+    let base = Session::load(&corpus::folder().join("hostile/bases"), "base_rec");
+    let recording = open_session(&hostile, &OpenOptions::default()).unwrap();
+    let page = recording.records(&all()).unwrap();
+    assert_eq!(page.damaged.len(), 1);
+    let (intact, whole) = (listed(&page), listed(&read(&base, None, &all())));
+    assert_eq!(intact.len() + 1, whole.len());
+    assert!(intact.iter().all(|record| whole.contains(record)));
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("noted.mefd");
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    let mut channel = session.channel(ChannelOptions::new("a", 100.0)).unwrap();
+    channel.write(1_600_000_000_000_000, &[1; 100]).unwrap();
+    channel.finish().unwrap();
+    let note = |second: i64, text: &str| NewRecord::note(1_600_000_000_000_000 + second, text);
+    session
+        .records()
+        .unwrap()
+        .append(&[note(2, "second"), note(1, "first")])
+        .unwrap();
+    session
+        .channel_records("a")
+        .unwrap()
+        .append(&[note(3, "of a")])
+        .unwrap();
+    session
+        .records()
+        .unwrap()
+        .append(&[note(4, "appended")])
+        .unwrap();
+
+    let recording = open_session(&path, &OpenOptions::default()).unwrap();
+    let page = recording.records(&all()).unwrap();
+    assert_eq!(page.records.len(), 4);
+    let by_mef3io = common::run_python("read_records.py", [&path]);
+    let mut by_mef3io: Vec<Value> = serde_json::from_str(&by_mef3io).unwrap();
+    by_mef3io.sort_by_key(Value::to_string);
+    let mut found = listed(&page);
+    found.iter_mut().for_each(|record| {
+        record.as_array_mut().unwrap().remove(3);
+    });
+    found.sort_by_key(Value::to_string);
+    assert_eq!(found, by_mef3io);
+}
+
+#[test]
+fn the_command_line_lists_them() {
+    let session = Session::load(&corpus::folder(), "records_pymef");
+    let info = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mef3-server"));
+        command
+            .arg("info")
+            .arg(&session.path)
+            .arg("--records")
+            .args(flags);
+        command.output().unwrap()
+    };
+    let output = info(&["--json", "--type", "Seiz", "--limit", "1"]);
+    assert!(output.status.success());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["records"].as_array().unwrap().len(), 1);
+    assert_eq!(report["records"][0]["type"], "Seiz");
+    assert!(report["total"].as_u64().unwrap() > 1);
+    let output = info(&["--limit", "2"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("Note  session  a nöte"), "{text}");
+    assert!(text.contains("more: --skip 2"), "{text}");
+    assert_eq!(info(&["--type", "toolong"]).status.code(), Some(2));
+}
