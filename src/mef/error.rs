@@ -217,8 +217,11 @@ pub enum ArchiveError {
         bytes: u64,
     },
     /// More headers than this implementation keeps.
-    #[error("archive has more than {limit} headers", limit = super::store::MAX_HEADERS)]
-    TooManyMembers,
+    #[error("archive has more than {limit} headers")]
+    TooManyMembers {
+        /// The most headers that are read.
+        limit: u64,
+    },
 }
 
 /// Why one block of samples cannot be decoded (format sections 8 and 14).

@@ -16,6 +16,10 @@ mod identity;
 mod index;
 mod layout;
 mod metadata;
+#[cfg(test)]
+#[path = "../../tests/common/peers.rs"]
+#[allow(unreachable_pub, reason = "shared with the integration tests")]
+mod peers;
 mod place;
 mod recording;
 pub mod red;

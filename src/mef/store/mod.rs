@@ -4,6 +4,6 @@ mod archive;
 mod read_at;
 mod tar;
 
-pub(crate) use archive::{Archive, Extent, ItemKind, MAX_HEADERS, archive_stem};
+pub(crate) use archive::{Archive, Extent, ItemKind, archive_stem};
 pub(crate) use read_at::ReadAt;
 pub(crate) use tar::MAX_EXTENSION_BYTES;
