@@ -64,3 +64,21 @@ pub(crate) fn verify_header_crc(header: &UniversalHeader, file: &Path) -> Result
         Malformation::HeaderCrc { stored, computed },
     ))
 }
+
+/// Checks the CRC over `body`, what follows the header and belongs to the
+/// format; a stored zero means that there is none.
+pub(crate) fn verify_body_crc(
+    header: &UniversalHeader,
+    body: &[u8],
+    file: &Path,
+) -> Result<(), MefError> {
+    let stored = header.body_crc.get();
+    let computed = crc32(body);
+    if stored == CRC_NOT_COMPUTED || stored == computed {
+        return Ok(());
+    }
+    Err(MefError::malformed(
+        file,
+        Malformation::BodyCrc { stored, computed },
+    ))
+}

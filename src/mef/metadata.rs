@@ -6,9 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::crc::{CRC_NOT_COMPUTED, crc32};
 use super::error::{Malformation, MefError};
-use super::header::{parse_header, verify_header_crc};
+use super::header::{parse_header, verify_body_crc, verify_header_crc};
 use super::layout::{HEADER_BYTES, METADATA_BYTES, Metadata, Section2, Section3, text};
 use super::time;
 
@@ -109,7 +108,8 @@ pub(crate) fn parse_metadata(bytes: &[u8], file: &Path) -> Result<SegmentMetadat
             },
         ));
     };
-    verify_body_crc(metadata, file)?;
+    let body = metadata.as_bytes().get(HEADER_BYTES..).unwrap_or_default();
+    verify_body_crc(header, body, file)?;
     check_encryption(metadata, file)?;
     let subject = parse_subject(&metadata.section_3);
     let offset = metadata.section_3.recording_time_offset.get();
@@ -120,18 +120,6 @@ pub(crate) fn parse_metadata(bytes: &[u8], file: &Path) -> Result<SegmentMetadat
         acquisition: parse_acquisition(&metadata.section_2, file)?,
         subject,
     })
-}
-
-fn verify_body_crc(metadata: &Metadata, file: &Path) -> Result<(), MefError> {
-    let stored = metadata.header.body_crc.get();
-    let computed = crc32(metadata.as_bytes().get(HEADER_BYTES..).unwrap_or_default());
-    if stored == CRC_NOT_COMPUTED || stored == computed {
-        return Ok(());
-    }
-    Err(MefError::malformed(
-        file,
-        Malformation::BodyCrc { stored, computed },
-    ))
 }
 
 /// The level byte is signed: only a positive value means ciphertext

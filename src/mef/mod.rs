@@ -27,6 +27,7 @@ mod session;
 mod store;
 pub mod synth;
 pub mod time;
+mod video;
 mod window;
 mod writer;
 
@@ -41,6 +42,7 @@ pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, Window
 pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 pub use session::open_session;
 pub(crate) use session::open_session_watched;
+pub use video::{VideoClip, VideoMetadata};
 pub use window::{ChannelReader, ReadError};
 pub(crate) use window::{check_readable, scale_of};
 pub use writer::{ChannelOptions, ChannelWriter, SessionOptions, SessionWriter, WriteError};

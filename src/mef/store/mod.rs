@@ -1,9 +1,8 @@
 //! Where a session's files are, and how their bytes are had.
 
-mod archive;
+pub(crate) mod archive;
 mod read_at;
 mod tar;
 
-pub(crate) use archive::{Archive, Extent, ItemKind, archive_stem};
 pub(crate) use read_at::ReadAt;
 pub(crate) use tar::MAX_EXTENSION_BYTES;
