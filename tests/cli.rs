@@ -145,7 +145,7 @@ fn info_is_a_table_that_fits_a_terminal() {
     );
 
     let text = info(&session("video_pymef"), &[]);
-    assert!(text.text().contains("Video     cam\n"));
+    assert!(text.text().contains("Video     cam, 2 clips\n"));
 }
 
 #[test]

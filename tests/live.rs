@@ -37,6 +37,8 @@ fn engine(staleness_ms: u64) -> Engine {
     mef3_server::worker::init();
     let mut config = mef3_server::config::Config::default();
     config.live.staleness_ms = staleness_ms;
+    // What a prediction decodes would be counted with the reads.
+    config.prefetch.max_mb = 0;
     Engine::builder().config(config).start().unwrap()
 }
 

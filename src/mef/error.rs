@@ -180,7 +180,13 @@ pub enum Malformation {
     Name,
     /// A session archive that cannot be read in place.
     #[error(transparent)]
-    Archive(#[from] Box<ArchiveError>),
+    Archive(Box<ArchiveError>),
+}
+
+impl From<ArchiveError> for Malformation {
+    fn from(error: ArchiveError) -> Self {
+        Self::Archive(Box::new(error))
+    }
 }
 
 /// Why a session archive cannot be read in place (format section 1.1).
@@ -249,8 +255,11 @@ pub enum ArchiveError {
         bytes: u64,
     },
     /// More headers than this implementation keeps.
-    #[error("archive has more than {limit} headers", limit = super::store::MAX_HEADERS)]
-    TooManyMembers,
+    #[error("archive has more than {limit} headers")]
+    TooManyMembers {
+        /// The most headers that are read.
+        limit: u64,
+    },
 }
 
 /// Why one block of samples cannot be decoded (format sections 8 and 14).

@@ -70,3 +70,21 @@ fn computed_header_crc(header: &UniversalHeader) -> u32 {
     let covered = header.as_bytes().get(size_of::<u32>()..);
     crc32(covered.unwrap_or_default())
 }
+
+/// Checks the CRC over `body`, what follows the header and belongs to the
+/// format; a stored zero means that there is none.
+pub(crate) fn verify_body_crc(
+    header: &UniversalHeader,
+    body: &[u8],
+    file: &Path,
+) -> Result<(), MefError> {
+    let stored = header.body_crc.get();
+    let computed = crc32(body);
+    if stored == CRC_NOT_COMPUTED || stored == computed {
+        return Ok(());
+    }
+    Err(MefError::malformed(
+        file,
+        Malformation::BodyCrc { stored, computed },
+    ))
+}

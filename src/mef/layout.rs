@@ -1,6 +1,6 @@
 //! The fixed structures of the format, byte for byte: universal header,
-//! metadata sections, index entry and block header
-//! (format sections 3, 6, 7.1 and 8.2).
+//! metadata sections, index entries and block header
+//! (format sections 3, 6, 7 and 8.2).
 //!
 //! The structs have no padding and an alignment of one; the constants below
 //! hold their sizes against the document's. Reading one is a copy, writing one
@@ -15,6 +15,8 @@ pub(super) const HEADER_BYTES: usize = 1024;
 pub(super) const METADATA_BYTES: usize = 16384;
 /// Bytes of one time-series index entry.
 pub(super) const INDEX_ENTRY_BYTES: usize = 56;
+/// Bytes of one video index entry.
+pub(super) const VIDEO_INDEX_ENTRY_BYTES: usize = 64;
 /// Bytes of a block's header, and so of an empty block.
 pub(super) const BLOCK_HEADER_BYTES: usize = 304;
 
@@ -25,6 +27,9 @@ const _: () = {
     assert!(size_of::<Section2>() == 10752);
     assert!(size_of::<Section3>() == 3072);
     assert!(size_of::<IndexEntry>() == INDEX_ENTRY_BYTES);
+    assert!(size_of::<VideoMetadataFile>() == METADATA_BYTES);
+    assert!(size_of::<VideoSection2>() == 10752);
+    assert!(size_of::<VideoIndexEntry>() == VIDEO_INDEX_ENTRY_BYTES);
     assert!(size_of::<BlockHeader>() == BLOCK_HEADER_BYTES);
 };
 
@@ -109,6 +114,35 @@ pub(crate) struct Section2 {
     // 11152 + 2160 = 13312, where section 3 begins.
 }
 
+/// A video metadata file (format section 6).
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct VideoMetadataFile {
+    pub(crate) header: UniversalHeader,
+    pub(crate) section_1: Section1,
+    pub(crate) section_2: VideoSection2,
+    pub(crate) section_3: Section3,
+}
+
+/// Technical metadata of a video (format sections 6.2 and 6.4).
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct VideoSection2 {
+    pub(crate) channel_description: [u8; 2048],
+    pub(crate) session_description: [u8; 2048],
+    pub(crate) recording_duration: I64,
+    pub(crate) horizontal_resolution: I64,
+    pub(crate) vertical_resolution: I64,
+    pub(crate) frame_rate: F64,
+    pub(crate) number_of_clips: I64,
+    pub(crate) maximum_clip_bytes: I64,
+    pub(crate) video_format: [u8; 128],
+    pub(crate) video_file_crc: U32,
+    pub(crate) protected_region: [u8; 3236],
+    pub(crate) discretionary_region: [u8; 3240],
+    // 10072 + 3240 = 13312, where section 3 begins.
+}
+
 /// Subject metadata (format section 6.5).
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -140,6 +174,20 @@ pub(crate) struct IndexEntry {
     pub(crate) block_flags: u8,
     pub(crate) block_protected_region: [u8; 3],
     pub(crate) block_discretionary_region: [u8; 8],
+}
+
+/// One entry of a video index (format section 7.2).
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct VideoIndexEntry {
+    pub(crate) start_time: I64,
+    pub(crate) end_time: I64,
+    pub(crate) start_frame: U32,
+    pub(crate) end_frame: U32,
+    pub(crate) file_offset: I64,
+    pub(crate) clip_bytes: I64,
+    pub(crate) protected_region: [u8; 16],
+    pub(crate) discretionary_region: [u8; 8],
 }
 
 /// The fixed part of a RED block (format section 8.2).

@@ -6,10 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::crc::{CRC_NOT_COMPUTED, crc32};
 use super::crypto::{Access, Keys, NoKey, Password};
 use super::error::{Malformation, MefError};
-use super::header::{parse_header, verify_header_crc};
+use super::header::{parse_header, verify_body_crc, verify_header_crc};
 use super::layout::{HEADER_BYTES, METADATA_BYTES, Metadata, Section2, Section3, text};
 use super::time;
 
@@ -132,7 +131,8 @@ pub(crate) fn parse_metadata(
             },
         ));
     };
-    verify_body_crc(&metadata, file)?;
+    let body = metadata.as_bytes().get(HEADER_BYTES..).unwrap_or_default();
+    verify_body_crc(header, body, file)?;
     let (access, keys) = Keys::unlock(&metadata.header, password)
         .map_err(|_| MefError::WrongPassword { file: file.into() })?;
     let mut metadata = Box::new(metadata);
@@ -155,18 +155,6 @@ pub(crate) fn parse_metadata(
         access,
         level_uuid: header.level_uuid,
     })
-}
-
-fn verify_body_crc(metadata: &Metadata, file: &Path) -> Result<(), MefError> {
-    let stored = metadata.header.body_crc.get();
-    let computed = crc32(metadata.as_bytes().get(HEADER_BYTES..).unwrap_or_default());
-    if stored == CRC_NOT_COMPUTED || stored == computed {
-        return Ok(());
-    }
-    Err(MefError::malformed(
-        file,
-        Malformation::BodyCrc { stored, computed },
-    ))
 }
 
 /// Deciphers a section in place; `false` where its key is missing.

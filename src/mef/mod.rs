@@ -18,6 +18,10 @@ mod index;
 mod layout;
 mod metadata;
 mod path_bytes;
+#[cfg(test)]
+#[path = "../../tests/common/peers.rs"]
+#[allow(unreachable_pub, reason = "shared with the integration tests")]
+mod peers;
 mod place;
 mod reconcile;
 mod recording;
@@ -29,6 +33,8 @@ mod session;
 mod store;
 pub mod synth;
 pub mod time;
+mod video;
+mod video_channel;
 mod window;
 mod writer;
 
@@ -53,6 +59,8 @@ pub(crate) use refresh::{Known, Refresh, refresh};
 pub(crate) use session::open_session_watched;
 pub use session::{OpenOptions, open_session};
 pub(crate) use store::Store;
+pub use video::{VideoClip, VideoMetadata};
+pub use video_channel::{VideoChannel, VideoSegment};
 pub use window::{ChannelReader, ReadError};
 pub(crate) use window::{check_readable, scale_of};
 pub use writer::{

@@ -14,6 +14,7 @@ use super::metadata::{Acquisition, Subject};
 use super::reconcile::IndexRepairs;
 use super::segment::SegmentFiles;
 use super::store::Store;
+use super::video_channel::VideoChannel;
 
 /// A session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,8 +27,8 @@ pub struct Recording {
     pub channels: Vec<Channel>,
     /// Channels that stand in the folder and cannot be read, with the reason.
     pub unreadable: Vec<UnreadableChannel>,
-    /// Names of the video channels, which have no samples.
-    pub video_channels: Vec<String>,
+    /// Video channels, which have no samples, in byte order of their names.
+    pub video_channels: Vec<VideoChannel>,
     /// What the password opens, by the first channel.
     pub access: Access,
     /// Subject metadata of the first channel; `None` where they are locked.

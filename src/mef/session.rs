@@ -15,6 +15,7 @@ use super::error::{Malformation, MefError};
 use super::recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 use super::segment::{FoundSegment, SegmentFiles, read_segment};
 use super::store::{Store, stem_of};
+use super::video_channel::read_video_channels;
 
 /// How a session is to be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ pub(crate) fn open_session_watched(
         store: Some(store.clone()),
         ..Recording::empty(name, path)
     };
-    recording.video_channels = video_channels_of(&store)?;
+    recording.video_channels = read_video_channels(&store, options, progress)?;
     for channel in channels_of(&store)? {
         let name = match channel {
             Ok(name) => name,
@@ -94,14 +95,6 @@ pub(crate) fn channels_of(
     // The folders' order is not the names': a dot comes after a space.
     channels.sort_by(|a, b| a.as_ref().ok().cmp(&b.as_ref().ok()));
     Ok(channels)
-}
-
-fn video_channels_of(store: &Store) -> Result<Vec<String>, MefError> {
-    let items = store.list("")?.into_iter();
-    let folders = items.filter(|item| item.is_folder);
-    Ok(folders
-        .filter_map(|item| stem_of(&item.name, "vidd").map(str::to_owned))
-        .collect())
 }
 
 /// What became of a segment.

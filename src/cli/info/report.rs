@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mef3_server::mef::{Channel, MefError, Recording, Segment};
+use mef3_server::mef::{Access, Channel, MefError, Recording, Segment, VideoChannel};
 use serde::Serialize;
 
 use super::deep::Checked;
@@ -15,12 +15,17 @@ use crate::cli::iso8601;
 pub(super) struct Report {
     pub(super) session: String,
     pub(super) path: PathBuf,
+    /// What the password opens.
+    pub(super) access: Access,
+    /// The offset that hides the date is locked: times are relative to an origin
+    /// that is not known.
+    pub(super) times_unresolved: bool,
     /// From the first start of a channel to the last end; null where no channel
     /// can be read.
     pub(super) span: Option<Span>,
     pub(super) channels: Vec<ChannelReport>,
     pub(super) unreadable_channels: Vec<Unreadable>,
-    pub(super) video_channels: Vec<String>,
+    pub(super) video_channels: Vec<VideoChannel>,
     /// What decoding all blocks has shown; null where it was not asked for.
     pub(super) checked: Option<Checked>,
 }
@@ -115,6 +120,8 @@ impl Report {
             unreadable_channels: unreadable
                 .map(|channel| Unreadable::new(&channel.name, &channel.error))
                 .collect(),
+            access: recording.access,
+            times_unresolved: recording.channels.iter().any(Channel::times_unresolved),
             video_channels: recording.video_channels.clone(),
             checked: None,
         }

@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+use mef3_server::mef::Access;
+
 use super::report::{ChannelReport, Report};
 use crate::cli::units::{bytes, counted, duration, plain, printable, rate};
 
@@ -29,9 +31,25 @@ fn write_session(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let size = report.channels.iter().map(|channel| channel.bytes_on_disk);
     let channels = counted(report.channels.len(), "channel", "channels");
     writeln!(out, "Holds     {channels}, {}", bytes(size.sum()))?;
-    if !report.video_channels.is_empty() {
-        let names = report.video_channels.join(", ");
-        writeln!(out, "Video     {}", printable(&names))?;
+    for video in &report.video_channels {
+        let clips = video.segments.iter().map(|segment| segment.clips.len());
+        let clips = counted(clips.sum(), "clip", "clips");
+        writeln!(out, "Video     {}, {clips}", printable(&video.name))?;
+    }
+    let access = match report.access {
+        Access::Unprotected => None,
+        Access::Level1 => Some("level 1: the subject is locked"),
+        Access::Level2 => Some("level 2"),
+        _ => Some("no password: what is encrypted is locked"),
+    };
+    if let Some(access) = access {
+        writeln!(out, "Access    {access}")?;
+    }
+    if report.times_unresolved {
+        writeln!(
+            out,
+            "Times     may be relative: the offset of the recording is locked"
+        )?;
     }
     Ok(())
 }

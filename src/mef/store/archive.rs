@@ -15,11 +15,9 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
-use self::walk::walk;
+use self::walk::{MAX_HEADERS, walk};
 use super::ReadAt;
 use crate::mef::error::MefError;
-
-pub(crate) use self::walk::MAX_HEADERS;
 
 /// A contiguous piece of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,7 +85,7 @@ impl Archive {
                 reason: "session archive must end with .mefd.tar".into(),
             });
         };
-        let (names, members) = walk(data, path)?;
+        let (names, members) = walk(data, path, MAX_HEADERS)?;
         Ok(Self::new(names, members, stem))
     }
 
@@ -175,6 +173,12 @@ impl Archive {
         member.extent.filter(|_| self.name(member) == key)
     }
 
+    /// Bytes that the table takes in memory.
+    #[cfg(test)]
+    fn memory(&self) -> usize {
+        self.names.capacity() + self.members.capacity() * size_of::<Member>()
+    }
+
     /// The first member whose name is not before `key`.
     fn first_from(&self, key: &[u8]) -> usize {
         self.members
@@ -221,3 +225,10 @@ fn single_root<'a>(members: impl Iterator<Item = (&'a [u8], bool)> + Clone) -> O
     }
     root.filter(|root| !root.ends_with(b".timd"))
 }
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use archive::MAX_HEADERS;
 use archive::{Archive, ItemKind, archive_stem};
 pub(crate) use file::{FileStatus, StoredFile};
 pub(crate) use read_at::ReadAt;

@@ -14,7 +14,7 @@ use crate::mef::error::{ArchiveError, MefError};
 /// hostile file nor a huge one of another purpose keeps a reader busy for
 /// hours. A session of a thousand channels with a hundred segments each has
 /// 400 thousand members, and in the PAX format two headers for each.
-pub(crate) const MAX_HEADERS: u64 = 1 << 21;
+pub(super) const MAX_HEADERS: u64 = 1 << 21;
 
 /// Bytes of a member's name: as many as a path in a file system can have.
 const MAX_NAME_BYTES: usize = 4096;
@@ -30,11 +30,12 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"BZh", "bzip2"),
 ];
 
-/// Reads all headers of an archive, and gives its members in their order and
-/// the names that they refer to.
+/// Reads all headers of an archive, at most `limit`, and gives its members in
+/// their order and the names that they refer to.
 pub(super) fn walk(
     data: &(impl ReadAt + ?Sized),
     path: &Path,
+    limit: u64,
 ) -> Result<(Vec<u8>, Vec<Member>), MefError> {
     let mut walk = Walk {
         data,
@@ -43,7 +44,7 @@ pub(super) fn walk(
         names: Vec::new(),
         members: Vec::new(),
     };
-    walk.run()?;
+    walk.run(limit)?;
     Ok((walk.names, walk.members))
 }
 
@@ -66,14 +67,14 @@ struct Ahead {
 }
 
 impl<D: ReadAt + ?Sized> Walk<'_, D> {
-    fn run(&mut self) -> Result<(), MefError> {
+    fn run(&mut self, limit: u64) -> Result<(), MefError> {
         let mut ahead = Ahead::default();
         let mut headers = 0;
         let mut offset = 0;
         while let Some(header) = self.header(offset)? {
             headers += 1;
-            if headers > MAX_HEADERS {
-                return self.refuse(ArchiveError::TooManyMembers);
+            if headers > limit {
+                return self.refuse(ArchiveError::TooManyMembers { limit });
             }
             let body = offset.saturating_add(BLOCK_BYTES as u64);
             let end = self.take(&header, body, &mut ahead)?;
@@ -98,7 +99,7 @@ impl<D: ReadAt + ?Sized> Walk<'_, D> {
             .as_mut_bytes()
             .split_at_mut(usize::try_from(rest).unwrap_or(usize::MAX).min(BLOCK_BYTES));
         self.fill(block, offset)?;
-        if header.is_valid() {
+        if rest >= BLOCK_BYTES as u64 && header.is_valid() {
             return Ok(Some(header));
         }
         if header.is_end() {
@@ -225,7 +226,7 @@ impl<D: ReadAt + ?Sized> Walk<'_, D> {
     }
 
     fn refuse<T>(&self, error: ArchiveError) -> Result<T, MefError> {
-        Err(MefError::malformed(self.path, Box::new(error).into()))
+        Err(MefError::malformed(self.path, error.into()))
     }
 }
 
