@@ -216,15 +216,13 @@ pub enum ArchiveError {
     },
     /// The member's bytes go on after the archive has ended.
     #[error(
-        "archive is truncated: member {member:?} begins at byte {offset} and has {bytes} bytes, the archive has {archive_bytes}"
+        "archive is truncated: member {member:?} ends at byte {end}, and the archive at {archive_bytes}"
     )]
     Truncated {
         /// The member's name as stored.
         member: String,
-        /// Place of its first byte from the start of the archive.
-        offset: u64,
-        /// Its length in bytes, by its header.
-        bytes: u64,
+        /// Bytes that the archive would have to this member's end.
+        end: u64,
         /// Length of the archive in bytes.
         archive_bytes: u64,
     },

@@ -120,6 +120,7 @@ fn prefixes_belong_to_names_only_in_posix_headers() {
     block[257..265].copy_from_slice(b"ustar  \0");
     sign(&mut block, |byte| byte.into());
     assert_eq!(files(&block), [("name".into(), 512, 0)]);
+    assert_eq!(read(&block).unwrap().session_name(), "hostile");
 }
 
 #[test]
@@ -161,8 +162,7 @@ fn impossible_sizes_are_refused_with_the_member_s_name() {
                 None => ArchiveError::Size { member },
                 Some(bytes) => ArchiveError::Truncated {
                     member,
-                    offset: 512,
-                    bytes,
+                    end: bytes.saturating_add(512),
                     archive_bytes: 1024,
                 },
             };

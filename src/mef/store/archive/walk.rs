@@ -166,11 +166,12 @@ impl<D: ReadAt + ?Sized> Walk<'_, D> {
                 member: shown(name),
             });
         };
-        if offset.checked_add(length).is_none_or(|end| end > self.size) {
+        let end = offset.saturating_add(length);
+        // A sum beyond 64 bits is beyond any archive, too.
+        if end > self.size || end == u64::MAX {
             return self.refuse(ArchiveError::Truncated {
                 member: shown(name),
-                offset,
-                bytes: length,
+                end,
                 archive_bytes: self.size,
             });
         }
