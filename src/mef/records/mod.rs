@@ -23,7 +23,7 @@ pub(crate) use encode::{EncodedRecord, encode_record};
 pub use error::{DamagedRecord, RecordError, RecordRefusal};
 pub(crate) use index::RecordIndex;
 pub use kind::{ParseRecordTypeError, RecordType};
-pub(crate) use layout::{RECORD_ENTRY_BYTES, RECORD_HEADER_BYTES, RecordEntry};
+pub(crate) use layout::{RECORD_ENTRY_BYTES, RecordEntry};
 pub(crate) use load::{RecordPosition, load};
 pub use model::{
     AmplitudeUnit, CognitiveStimulus, Cursor, ElectricalStimulus, Epoch, NewRecord, Record,
