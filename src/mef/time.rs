@@ -31,7 +31,7 @@ pub fn stored_under(absolute: i64, offset: i64) -> Option<i64> {
     let offset = offset_or_zero(offset);
     let since_offset = absolute.checked_sub(offset)?;
     let fits = absolute >= 0 && (since_offset > 0 || offset == 0);
-    fits.then_some(-since_offset)
+    fits.then(|| -since_offset)
 }
 
 fn offset_or_zero(offset: i64) -> i64 {
