@@ -29,6 +29,8 @@ pub use model::{
     AmplitudeUnit, CognitiveStimulus, Cursor, ElectricalStimulus, Epoch, NewRecord, Record,
     RecordBody, RecordFilter, Seizure, SeizureChannel, SeizureOnset, StimulationMode,
 };
+#[cfg(test)]
+pub(crate) use scan::{RecordDamage, RecordScan};
 pub(crate) use scan::{RecordFiles, scan};
 pub(crate) use walk::{Met, MetRecord, RecordWalk};
 

@@ -232,6 +232,10 @@ pub struct Epoch {
 }
 
 /// A record that is to be written. Its encryption level is the writer's choice.
+///
+/// A type that is not among the constants of [`RecordType`], and also
+/// [`RecordType::UNRC`], makes pymef 1.4.8 crash when it opens the session; mef3io
+/// passes over it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewRecord {
     /// What it is; a body that is not raw has to be of this type.

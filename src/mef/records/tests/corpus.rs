@@ -14,7 +14,7 @@ use crate::mef::time::NO_TIME;
     reason = "made for test programs; only the folder is needed here"
 )]
 #[path = "../../../../tests/common/corpus.rs"]
-mod reference;
+pub(in crate::mef) mod reference;
 
 /// The record files of a session, by level, channel and segment as the truth
 /// names them.
@@ -69,7 +69,7 @@ fn read(path: &Path, password: Option<&str>, offset: i64) -> Vec<Record> {
 }
 
 /// A record as mef3io says it.
-fn as_mef3io(record: &Record) -> Value {
+pub(in crate::mef) fn as_mef3io(record: &Record) -> Value {
     let mut said = json!({
         "type": record.kind.to_string(),
         "time": record.time_uutc.unwrap_or(NO_TIME),

@@ -150,6 +150,41 @@ fn an_index_that_points_outside_is_reported_and_not_followed() {
     assert_eq!(scan.damage.listed[0].file, Path::new("s.mefd/s.ridx"));
 }
 
+/// Puts other entries into the index.
+fn with_entries(mut pair: Pair, entries: &[&[u8]]) -> Pair {
+    pair.index = Some(file(b"ridx\0", entries.len() as i64, &entries.concat()));
+    pair
+}
+
+#[test]
+fn an_index_in_any_order_and_with_padding_leads_on() {
+    let mut pair = Pair::of(&notes(5));
+    set_length(&mut pair, place(1), u32::MAX);
+    let index = pair.index.clone().unwrap();
+    let padding = [[0; 24], [0; 24]];
+    let mut entries: Vec<&[u8]> = index[1024..].chunks(24).rev().collect();
+    entries.truncate(4);
+    entries.splice(1..1, padding.iter().map(<[u8; 24]>::as_slice));
+    // One for each record that the file could hold, at most: so few are read.
+    pair.data.extend([0; 100]);
+    let scan = with_entries(pair.declaring(-1), &entries).scan(false);
+    assert_eq!(offsets(&scan), all_but(1, 5));
+    assert_eq!(findings(&scan).len(), 1);
+}
+
+#[test]
+fn an_index_with_more_entries_than_the_data_have_room_for_is_not_read_whole() {
+    let pair = Pair::of(&notes(3));
+    let index = pair.index.as_ref().unwrap();
+    let entries = index[1024..].repeat(1000);
+    let index = file(b"ridx\0", 3000, &entries);
+    let (size, data_bytes) = (index.len() as u64, pair.data.len() as u64);
+    let path = Path::new("s.ridx");
+    let report = |_, error| panic!("{error}");
+    let read = RecordIndex::read(&Bytes(&index), size, data_bytes, path, report).unwrap();
+    assert_eq!(read.len(), 3 * 40 / 24);
+}
+
 #[test]
 fn an_index_that_is_none_is_reported_and_not_needed() {
     let mut pair = Pair::of(&notes(3));
@@ -281,6 +316,16 @@ impl ReadAt for Counted<'_> {
         self.most.set(self.most.get().max(buffer.len()));
         self.total.set(self.total.get() + buffer.len());
         self.bytes.read_at(buffer, offset)
+    }
+}
+
+#[test]
+fn records_across_the_ends_of_the_buffer_are_whole() {
+    let pair = Pair::of(&notes(10_000));
+    for pair in [pair.clone(), pair.without_index()] {
+        let scan = pair.scan(false);
+        assert_eq!(findings(&scan), []);
+        assert_eq!(offsets(&scan), all_but(u64::MAX, 10_000));
     }
 }
 

@@ -66,3 +66,43 @@ fn an_index_that_is_behind_is_no_hindrance() {
     let scan = pair.scan(true);
     assert_eq!((scan.positions.len(), findings(&scan)), (4, Vec::new()));
 }
+
+/// A file that grew after it was asked for its size.
+struct Grown<'a> {
+    bytes: &'a [u8],
+    size: u64,
+}
+
+impl ReadAt for Grown<'_> {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.bytes.read_at(buffer, offset)
+    }
+}
+
+#[test]
+fn a_scan_ends_where_the_file_ended_when_it_began() {
+    let empty = RecordBody::Unrecognised;
+    let empty = |number| NewRecord::new(RecordType::UNRC, START + number, empty.clone());
+    let pair = Pair::of(&[0, 1, 2, 3].map(empty));
+    let whole = pair.scan(false);
+    assert_eq!(whole.positions.len(), 4);
+    for length in 1024..pair.data.len() {
+        let data = Grown {
+            bytes: &pair.data,
+            size: length as u64,
+        };
+        let files = RecordFiles {
+            data: &data,
+            index: None,
+            path: Path::new("s.rdat"),
+            recording_time_offset: 0,
+            growing: true,
+        };
+        let scan = scan(&files, &RecordFilter::default()).unwrap();
+        assert_eq!(offsets(&scan), whole_before(&whole, length), "{length}");
+    }
+}

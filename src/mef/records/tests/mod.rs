@@ -1,6 +1,6 @@
 //! What the tests of records share: files in memory, and all of their records.
 
-mod corpus;
+pub(in crate::mef) mod corpus;
 mod damage;
 mod growing;
 mod mutations;
@@ -13,7 +13,6 @@ use std::path::Path;
 use zerocopy::little_endian::{I64, U32};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::scan::{RecordDamage, RecordScan};
 use super::*;
 use crate::mef::crc::crc32;
 use crate::mef::crypto::{Keys, Password};
@@ -131,7 +130,7 @@ fn offsets(scan: &RecordScan) -> Vec<u64> {
 }
 
 /// The keys that a password gives for a file with these validation fields.
-fn keys(header: &UniversalHeader, password: Option<&str>) -> Keys {
+pub(in crate::mef) fn keys(header: &UniversalHeader, password: Option<&str>) -> Keys {
     let password = password.and_then(Password::new);
     Keys::unlock(header, password.as_ref()).unwrap().1
 }

@@ -1,13 +1,12 @@
 //! Opens record files that exist, and finds out where the next record goes.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use fastrand::Rng;
 use zerocopy::little_endian::I64;
 
-use super::file::{FileKind, Opened, RecordFile, lock, record_fault};
+use super::file::{FileKind, OpenFile, RecordFile, record_fault};
 use super::{RecordFileFault, RecordWriter};
 use crate::mef::crypto::Keys;
 use crate::mef::error::{Malformation, MefError};
@@ -28,11 +27,10 @@ pub(super) fn open(
     rng: &mut Rng,
 ) -> Result<RecordWriter, WriteError> {
     let data_path = FileKind::Data.path(folder, stem);
-    let data = RecordFile::open(&data_path)?;
-    lock(&data, &data_path)?;
+    let data = OpenFile::open(&data_path).map_err(WriteError::io(&data_path))?;
+    data.lock(&data_path)?;
     let size = size_of_file(&data, &data_path)?;
-    let opened = Opened(&data);
-    let mut walk = RecordWalk::new(&opened, size);
+    let mut walk = RecordWalk::new(&data, size);
     let head = walk
         .head(HEADER_BYTES)
         .map_err(WriteError::io(&data_path))?;
@@ -104,20 +102,17 @@ fn open_index(
     path: &Path,
     data_bytes: u64,
 ) -> Result<Option<(RecordFile, RecordIndex)>, WriteError> {
-    let file = match RecordFile::open(path) {
+    let file = match OpenFile::open(path) {
         Ok(file) => file,
-        Err(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(WriteError::io(path)(error)),
     };
     let size = size_of_file(&file, path)?;
-    let opened = Opened(&file);
     let mut head = [0; HEADER_BYTES];
-    let read = opened.read_at(&mut head, 0).map_err(WriteError::io(path))?;
+    let read = ReadAt::read_at(&file, &mut head, 0).map_err(WriteError::io(path))?;
     let header = read_header(FileKind::Index, head.get(..read).unwrap_or(&head), path)?;
     let mut finding = None;
-    let index = RecordIndex::read(&opened, size, data_bytes, path, |_, error| {
+    let index = RecordIndex::read(&file, size, data_bytes, path, |_, error| {
         finding.get_or_insert(error);
     })
     .map_err(WriteError::io(path))?;
@@ -224,7 +219,7 @@ fn check_tail(
     Err(record_fault(path, fault))
 }
 
-fn size_of_file(file: &File, path: &Path) -> Result<u64, WriteError> {
+fn size_of_file(file: &OpenFile, path: &Path) -> Result<u64, WriteError> {
     let status = file.metadata().map_err(WriteError::io(path))?;
     if !status.is_file() {
         return Err(MefError::malformed(path, Malformation::NotAFile).into());

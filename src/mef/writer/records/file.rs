@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -49,10 +50,73 @@ impl FileKind {
     }
 }
 
+/// An open file, whose lock ends with it.
+///
+/// The lock is given up in so many words: a child process that is just being
+/// started holds the file for a moment, too, and would keep the lock.
+pub(super) struct OpenFile(File);
+
+impl OpenFile {
+    /// Opens an existing file to read and write.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map(Self)
+    }
+
+    /// Keeps other writers out, where the file system has locks.
+    pub(super) fn lock(&self, path: &Path) -> Result<(), WriteError> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(record_fault(path, RecordFileFault::Busy)),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            Err(TryLockError::Error(error)) => Err(WriteError::io(path)(error)),
+        }
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // A file that cannot be unlocked is unlocked by being closed.
+        let _ = self.0.unlock();
+    }
+}
+
+/// The file as the reader of records wants it.
+impl ReadAt for OpenFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let place = offset.saturating_add(filled as u64);
+            match FileExt::read_at(&self.0, rest, place) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
 /// A file that is open to be extended.
 pub(super) struct RecordFile {
     path: PathBuf,
-    file: File,
+    pub(super) file: OpenFile,
     header: UniversalHeader,
     /// Length as we know it.
     size: u64,
@@ -93,7 +157,7 @@ impl RecordFile {
     }
 
     /// A file whose entries all end where it ends.
-    pub(super) fn new(path: PathBuf, file: File, header: UniversalHeader, size: u64) -> Self {
+    pub(super) fn new(path: PathBuf, file: OpenFile, header: UniversalHeader, size: u64) -> Self {
         let stored = header.body_crc.get();
         Self {
             path,
@@ -105,15 +169,9 @@ impl RecordFile {
         }
     }
 
-    /// Opens an existing file to read and write; its header is not read.
-    pub(super) fn open(path: &Path) -> Result<File, WriteError> {
-        let options = OpenOptions::new().read(true).write(true).open(path);
-        options.map_err(WriteError::io(path))
-    }
-
-    /// Makes sure that no other writer has the file.
+    /// Keeps other writers out, where the file system has locks.
     pub(super) fn lock(&self) -> Result<(), WriteError> {
-        lock(&self.file, &self.path)
+        self.file.lock(&self.path)
     }
 
     /// Computes the CRC anew, for a body that ends at `end` and of which the
@@ -201,38 +259,6 @@ pub(super) fn record_fault(path: &Path, fault: RecordFileFault) -> WriteError {
     }
 }
 
-/// Locks a file for one writer, where its file system has locks.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), WriteError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(record_fault(path, RecordFileFault::Busy)),
-        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-        Err(TryLockError::Error(error)) => Err(WriteError::io(path)(error)),
-    }
-}
-
-/// An open file as the reader of records wants it.
-pub(super) struct Opened<'a>(pub(super) &'a File);
-
-impl ReadAt for Opened<'_> {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.0.read_at(rest, offset.saturating_add(filled as u64)) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
-    }
-}
-
 /// The header of a file without entries.
 fn new_header(kind: FileKind, template: &UniversalHeader, rng: &mut Rng) -> UniversalHeader {
     let mut header = template.clone();
@@ -279,7 +305,7 @@ fn seal(header: &mut UniversalHeader, entries: u64, body_crc: u32) {
 }
 
 /// Creates a file with these bytes; nobody sees it with less.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<File, WriteError> {
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<OpenFile, WriteError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     // Readers skip names that begin with a dot.
     let mut partial = tempfile::Builder::new()
@@ -290,13 +316,14 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<File, WriteError> {
         .tempfile_in(folder)
         .map_err(WriteError::io(folder))?;
     partial.write_all(bytes).map_err(WriteError::io(path))?;
-    partial.persist_noclobber(path).map_err(|error| {
+    let persisted = partial.persist_noclobber(path).map_err(|error| {
         let kind = error.error.kind();
         match kind {
             io::ErrorKind::AlreadyExists => WriteError::Exists { path: path.into() },
             _ => WriteError::io(path)(error.error),
         }
-    })
+    });
+    persisted.map(OpenFile)
 }
 
 /// Zeros for the bytes from `from` up to `until`, in pieces with their offsets.
