@@ -5,11 +5,14 @@ mod common;
 use std::process::Command;
 
 use common::corpus::{self, Session};
+use mef3_server::Engine;
 use mef3_server::mef::{
     ChannelOptions, NewRecord, OpenOptions, Password, RecordBody, RecordPage, RecordQuery,
     RecordType, SessionOptions, SessionWriter, open_session,
 };
 use serde_json::{Value, json};
+
+procspawn::enable_test_support!();
 
 fn all() -> RecordQuery {
     RecordQuery {
@@ -213,4 +216,23 @@ fn the_command_line_lists_them() {
     assert!(text.contains("Note  session  a nöte"), "{text}");
     assert!(text.contains("more: --skip 2"), "{text}");
     assert_eq!(info(&["--type", "toolong"]).status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn the_engine_reads_them_in_a_worker() {
+    mef3_server::worker::init();
+    let engine = Engine::builder().workers(1).start().unwrap();
+    for name in ["records_pymef", "encrypted_mef3io", "time_offset_pymef"] {
+        let session = Session::load(&corpus::folder(), name);
+        let password = session.password_level_2.as_deref();
+        let options = OpenOptions {
+            password: password.and_then(Password::new),
+        };
+        let recording = engine.open_with(&session.path, options).await.unwrap();
+        let page = engine.records(&recording, &all()).await.unwrap();
+        assert_eq!(page, read(&session, password, &all()), "{name}");
+    }
+    let statistics = engine.statistics().await.unwrap();
+    assert!(!statistics.supervisor.in_process);
+    engine.shutdown().await;
 }

@@ -21,7 +21,7 @@ use super::flights::{Class, Completed, Ending, Flights, Progress};
 use super::settings::Settings;
 use super::supervisor::{RunJob, WorkerSupervisor};
 use crate::error::Error;
-use crate::mef::{Known, MefError, OpenOptions, Refresh};
+use crate::mef::{Known, MefError, OpenOptions, RecordPage, RecordQuery, RecordReader, Refresh};
 use crate::worker::bridge::JobEvent;
 use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId, SegmentId};
 use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, SegmentPlace, SegmentWork, Work};
@@ -89,6 +89,11 @@ struct PendingOpen {
 enum Asked {
     Open(oneshot::Sender<Result<Arc<PagedRecording>, Error>>),
     Refresh(Arc<Known>, oneshot::Sender<Result<Refresh, Error>>),
+    Records(
+        Arc<RecordReader>,
+        RecordQuery,
+        oneshot::Sender<Result<RecordPage, Error>>,
+    ),
 }
 
 impl PendingOpen {
@@ -96,6 +101,7 @@ impl PendingOpen {
         match &self.asked {
             Asked::Open(reply) => reply.is_closed(),
             Asked::Refresh(_, reply) => reply.is_closed(),
+            Asked::Records(_, _, reply) => reply.is_closed(),
         }
     }
 
@@ -104,6 +110,9 @@ impl PendingOpen {
         match &self.asked {
             Asked::Open(_) => Work::Open(path, options),
             Asked::Refresh(known, _) => Work::Refresh(path, options, Arc::clone(known)),
+            Asked::Records(reader, query, _) => {
+                Work::Records(path, Arc::clone(reader), query.clone())
+            }
         }
     }
 
@@ -112,6 +121,7 @@ impl PendingOpen {
         match self.asked {
             Asked::Open(reply) => drop(reply.send(Err(error))),
             Asked::Refresh(_, reply) => drop(reply.send(Err(error))),
+            Asked::Records(_, _, reply) => drop(reply.send(Err(error))),
         }
     }
 }
@@ -210,6 +220,12 @@ impl Coordinator {
         if let Some(error) = self.blame.refusal(&open.path) {
             let error = error.clone();
             return open.fail(error);
+        }
+        if self.opens.len() >= self.mailbox {
+            return open.fail(Error::LimitExceeded {
+                limit: "limits.mailbox",
+                value: self.mailbox as u64,
+            });
         }
         self.opens.push_back(open);
         self.dispatch();
@@ -431,6 +447,29 @@ impl Handler<RefreshSession> for Coordinator {
     }
 }
 
+/// Asks for records of a session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReadRecords {
+    pub(crate) path: PathBuf,
+    pub(crate) reader: RecordReader,
+    pub(crate) query: RecordQuery,
+    /// Dropping the other end cancels what has not begun.
+    pub(crate) reply: oneshot::Sender<Result<RecordPage, Error>>,
+}
+
+impl Handler<ReadRecords> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, read: ReadRecords, _: &mut Self::Context) {
+        self.open(PendingOpen {
+            path: read.path,
+            options: OpenOptions::default(),
+            asked: Asked::Records(Arc::new(read.reader), read.query, read.reply),
+        });
+    }
+}
+
 /// Asks for pages of a recording.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -555,6 +594,15 @@ impl Handler<JobNews> for Coordinator {
                 {
                     // Whoever asked may be gone.
                     let _ = reply.send(news.map_err(Error::Mef));
+                }
+                return;
+            }
+            JobEvent::Records(page) => {
+                if let Some(open) = self.answered_open(job)
+                    && let Asked::Records(_, _, reply) = open.asked
+                {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(page.map_err(Error::Mef));
                 }
                 return;
             }

@@ -102,6 +102,10 @@ impl Direct<'_> {
                 self.check.refreshed(job)?;
                 Ok(JobEvent::Refreshed(news))
             }
+            Reply::Records(job, page) => {
+                self.check.records(job, &page)?;
+                Ok(JobEvent::Records(page))
+            }
             Reply::Pages(job, headers) => {
                 self.check.headers(job, &headers)?;
                 let payload = bytemuck::cast_slice(samples);

@@ -29,7 +29,7 @@ pub use windows::{Masked, Window, WindowStream};
 
 use self::read_ahead::ReadAhead;
 use crate::actors::cache::CountCache;
-use crate::actors::coordinator::CountFlights;
+use crate::actors::coordinator::{CountFlights, ReadRecords};
 use crate::actors::file_manager::{Close, Find, Open, Opened, RecordingName};
 use crate::actors::plan::{Pattern, ReadPlan, channel_positions};
 use crate::actors::prefetcher::CountPredictions;
@@ -38,7 +38,10 @@ use crate::actors::supervisor::{CountWorkers, StopWorkers};
 use crate::actors::tree::{self, Addresses};
 use crate::config::{Config, ConfigError, OnDamage};
 use crate::error::Error;
-use crate::mef::{self, Malformation, MefError, OpenOptions, Rule, SampleValue, check_readable};
+use crate::mef::{
+    self, Malformation, MefError, OpenOptions, RecordPage, RecordQuery, RecordReader, Rule,
+    SampleValue, check_readable,
+};
 use crate::worker::page::{PagedRecording, Revision};
 
 /// How long a shutdown waits for killed workers to be reaped.
@@ -256,6 +259,36 @@ impl Engine {
         // has none.
         BlockStream::new(self.read_ahead(plan, request.reader, columns, OnDamage::Fail)?)
     }
+
+    /// Reads records (annotations) of a recording from its files, in the order of
+    /// their times. At most [`MAX_RECORDS`](Self::MAX_RECORDS) come at a time.
+    ///
+    /// # Errors
+    /// [`Error::Mef`] where the session cannot be looked into. What is wrong with
+    /// single records is in the answer.
+    pub async fn records(
+        &self,
+        recording: &Recording,
+        query: &RecordQuery,
+    ) -> Result<RecordPage, Error> {
+        let found = &recording.paged.recording;
+        let (reply, page) = oneshot::channel();
+        let question = ReadRecords {
+            path: found.path.clone(),
+            reader: RecordReader::of(found),
+            query: RecordQuery {
+                limit: query.limit.min(Self::MAX_RECORDS),
+                ..query.clone()
+            },
+            reply,
+        };
+        let sent = self.addresses().coordinator.send(question).await;
+        sent.map_err(|_| Error::Stopped)?;
+        page.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Most records of one answer.
+    pub const MAX_RECORDS: usize = 10_000;
 
     /// Follows a recording that is written: the blocks of some channels (all,
     /// those that come later, too, where none is named) that end after

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::crypto::Keys;
+use super::crypto::{Keys, Password};
 use super::error::MefError;
 use super::header::parse_header;
 use super::layout::HEADER_BYTES;
-use super::recording::Recording;
+use super::recording::{Channel, Recording};
 use super::records::{
     DamagedRecord, Record, RecordError, RecordFiles, RecordFilter, RecordPosition, load, scan,
 };
@@ -17,6 +17,8 @@ use super::segment::{SegmentFiles, is_growing};
 use super::session::segments_of;
 use super::store::{ReadAt, Store, StoredFile, stem_of};
 
+/// Bodies in one answer, one record excepted.
+const MAX_PAGE_BYTES: u64 = 16 << 20;
 /// Findings that an answer lists at most.
 const MAX_DAMAGE: usize = 1000;
 
@@ -30,7 +32,8 @@ pub struct RecordQuery {
     pub channels: Vec<String>,
     /// Records to leave out, from the earliest on.
     pub skip: u64,
-    /// Most records of the answer.
+    /// Most records of the answer. There may be fewer if they are long: 16 MiB of
+    /// bodies, or one record, end it.
     pub limit: usize,
 }
 
@@ -68,6 +71,16 @@ struct Source {
     offset: i64,
 }
 
+/// What must be known of a session to read its records.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RecordReader {
+    /// The session's name.
+    name: String,
+    /// Offsets that the stored times of the channels are relative to.
+    offsets: Vec<(String, i64)>,
+    password: Option<Password>,
+}
+
 impl Recording {
     /// Reads records of the session from its files.
     ///
@@ -78,34 +91,54 @@ impl Recording {
     /// [`MefError`] where the session cannot be looked into. What is wrong with
     /// single records and files is in the answer.
     pub fn records(&self, query: &RecordQuery) -> Result<RecordPage, MefError> {
-        self.records_watched(query, &mut || {})
+        RecordReader::of(self).read(&self.store()?, query, &mut || {})
+    }
+}
+
+impl RecordReader {
+    pub(crate) fn of(recording: &Recording) -> Self {
+        let offset = |channel: &Channel| {
+            let first = channel.segments.first();
+            let offset = first.and_then(|segment| segment.recording_time_offset);
+            (channel.name.clone(), offset.unwrap_or(0))
+        };
+        Self {
+            name: recording.name.clone(),
+            offsets: recording.channels.iter().map(offset).collect(),
+            password: recording.password.clone(),
+        }
     }
 
-    /// As [`records`](Self::records), and calls `progress` now and then.
-    pub(crate) fn records_watched(
+    /// Reads records, and calls `progress` now and then.
+    pub(crate) fn read(
         &self,
+        store: &Store,
         query: &RecordQuery,
         progress: &mut dyn FnMut(),
     ) -> Result<RecordPage, MefError> {
-        let store = self.store()?;
         let mut page = RecordPage::default();
-        let sources = self.record_sources(&store, query, &mut page)?;
+        let sources = self.sources(store, query, &mut page)?;
         let mut found: Vec<(RecordPosition, u32)> = Vec::new();
         for (source, number) in sources.iter().zip(0u32..) {
-            match self.scan(&store, source, &query.filter, &mut page) {
+            match self.scan(store, source, &query.filter, &mut page) {
                 Ok(positions) => found.extend(positions.into_iter().map(|p| (p, number))),
-                Err(error) => page.add(finding(&store, source, error)),
+                Err(error) => page.add(finding(store, source, error)),
             }
             progress();
         }
         found.sort_by_key(|(position, _)| position.time_uutc);
         page.total = found.len() as u64;
         let skip = usize::try_from(query.skip).unwrap_or(usize::MAX);
+        let mut bytes = 0u64;
         for (position, number) in found.into_iter().skip(skip).take(query.limit) {
+            bytes += u64::from(position.body_bytes);
+            if bytes > MAX_PAGE_BYTES && !page.records.is_empty() {
+                break;
+            }
             let Some(source) = sources.get(number as usize) else {
                 continue;
             };
-            match self.load(&store, source, &position) {
+            match self.load(store, source, &position) {
                 Ok(record) => page.records.push(PlacedRecord {
                     channel: source.channel.clone(),
                     segment: source.segment.clone(),
@@ -123,7 +156,7 @@ impl Recording {
     }
 
     /// The pairs of record files that the query may be about.
-    fn record_sources(
+    fn sources(
         &self,
         store: &Store,
         query: &RecordQuery,
@@ -148,14 +181,12 @@ impl Recording {
             }
             None => stems.first().copied(),
         };
+        // The session's own records go by the first channel.
+        let session_offset = self.offsets.first().map_or(0, |&(_, offset)| offset);
         let offset = |channel: &str| {
-            let position = self.channel_position(channel);
-            let channel = position.and_then(|position| self.channels.get(position));
-            let segment = channel.and_then(|channel| channel.segments.first());
-            segment.and_then(|segment| segment.recording_time_offset)
+            let known = self.offsets.iter().find(|(name, _)| name == channel);
+            known.map_or(session_offset, |&(_, offset)| offset)
         };
-        let first = self.channels.first().map(|channel| &*channel.name);
-        let session_offset = first.and_then(offset).unwrap_or(0);
         if let (Some(own), true) = (own, query.channels.is_empty()) {
             sources.push(Source {
                 channel: None,
@@ -175,7 +206,7 @@ impl Recording {
                 channel: Some(name.to_owned()),
                 segment,
                 data,
-                offset: offset(name).unwrap_or(session_offset),
+                offset: offset(name),
             };
             let folder = Path::new(&item.name);
             let own = folder.join(format!("{name}.rdat"));

@@ -38,6 +38,7 @@ mod video_channel;
 mod window;
 mod writer;
 
+pub(crate) use annotations::RecordReader;
 pub use annotations::{PlacedRecord, RecordPage, RecordQuery};
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
 pub use crypto::{Access, Password};

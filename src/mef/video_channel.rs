@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::MefError;
 use super::layout::METADATA_BYTES;
+use super::path_bytes;
 use super::recording::UnreadableSegment;
 use super::segment::SegmentFiles;
 use super::session::{OpenOptions, segments_of};
@@ -41,6 +42,7 @@ pub struct VideoSegment {
     /// Bytes after the last whole entry of the index.
     pub trailing_bytes: u64,
     /// The video itself, in a foreign format, if it is there.
+    #[serde(with = "path_bytes::option")]
     pub video_file: Option<PathBuf>,
 }
 

@@ -17,7 +17,7 @@ use super::page::PagedRecording;
 use super::process::{Lost, SpawnError, WorkerProcess, WorkerRef};
 use super::protocol::{Job, JobCheck, JobId, Lie, PageOutcome, Reply, Request};
 use super::rescue::reap_lost_children;
-use crate::mef::{MefError, Refresh};
+use crate::mef::{MefError, RecordPage, Refresh};
 
 /// Jobs that a worker has at a time: one that it does, and one that is there
 /// already when that is done.
@@ -63,6 +63,8 @@ pub(crate) enum JobEvent {
     Opened(Result<Arc<PagedRecording>, MefError>),
     /// What is new in a session.
     Refreshed(Result<Refresh, MefError>),
+    /// Some records of a session.
+    Records(Result<RecordPage, MefError>),
     /// Some of a decode job's pages.
     Pages(Vec<PageOutcome>),
     /// The job is complete.
@@ -193,6 +195,10 @@ impl Bridge {
             Reply::Refreshed(job, news) => {
                 check.refreshed(job)?;
                 report(Event::Job(id, JobEvent::Refreshed(news)));
+            }
+            Reply::Records(job, page) => {
+                check.records(job, &page)?;
+                report(Event::Job(id, JobEvent::Records(page)));
             }
             Reply::Pages(job, headers) => {
                 let payload = match check.headers(job, &headers)? {

@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use super::page::Page;
 use crate::mef::{
-    BlockEntry, DecodedBlock, FileIdentity, Known, MefError, OpenOptions, Password, Recording,
-    Refresh,
+    BlockEntry, DecodedBlock, FileIdentity, Known, MefError, OpenOptions, Password, RecordPage,
+    RecordQuery, RecordReader, Recording, Refresh,
 };
 
 /// Numbers a job within the server's life.
@@ -32,6 +32,8 @@ pub(crate) enum Work {
     Open(PathBuf, OpenOptions),
     /// Find out what is new in the session at this path.
     Refresh(PathBuf, OpenOptions, Arc<Known>),
+    /// Read records of the session at this path.
+    Records(PathBuf, Arc<RecordReader>, RecordQuery),
     /// Decode pages.
     Decode(Vec<SegmentWork>),
 }
@@ -95,6 +97,8 @@ pub(crate) enum Reply {
     Opened(JobId, Result<Box<Recording>, MefError>),
     /// The outcome of a [`Work::Refresh`] job.
     Refreshed(JobId, Result<Refresh, MefError>),
+    /// The outcome of a [`Work::Records`] job.
+    Records(JobId, Result<RecordPage, MefError>),
     /// The next pages of a [`Work::Decode`] job, in order. Their samples follow
     /// as raw bytes on the payload channel, unless there are none.
     Pages(JobId, Vec<PageHeader>),
@@ -183,7 +187,7 @@ pub(crate) struct JobCheck {
 impl JobCheck {
     pub(crate) fn new(job: Arc<Job>) -> Self {
         let pages = match &job.work {
-            Work::Open(..) | Work::Refresh(..) => Vec::new(),
+            Work::Open(..) | Work::Refresh(..) | Work::Records(..) => Vec::new(),
             Work::Decode(segments) => segments
                 .iter()
                 .enumerate()
@@ -208,7 +212,7 @@ impl JobCheck {
     fn page(&self, number: u32) -> Option<&PageWork> {
         let &(segment, page) = self.pages.get(number as usize)?;
         match &self.job.work {
-            Work::Open(..) | Work::Refresh(..) => None,
+            Work::Open(..) | Work::Refresh(..) | Work::Records(..) => None,
             Work::Decode(segments) => segments.get(segment)?.pages.get(page),
         }
     }
@@ -251,6 +255,23 @@ impl JobCheck {
         self.check_job(id)?;
         let asked = matches!(self.job.work, Work::Refresh(..));
         if !asked || std::mem::replace(&mut self.opened, true) {
+            return Err(Lie::Kind);
+        }
+        Ok(())
+    }
+
+    /// Checks that records were asked for, and that there are not more of them.
+    pub(crate) fn records(
+        &mut self,
+        id: JobId,
+        page: &Result<RecordPage, MefError>,
+    ) -> Result<(), Lie> {
+        self.check_job(id)?;
+        let Work::Records(_, _, query) = &self.job.work else {
+            return Err(Lie::Kind);
+        };
+        let records = page.as_ref().map_or(0, |page| page.records.len());
+        if records > query.limit || std::mem::replace(&mut self.opened, true) {
             return Err(Lie::Kind);
         }
         Ok(())
@@ -323,7 +344,7 @@ impl JobCheck {
     pub(crate) fn done(&self, id: JobId) -> Result<(), Lie> {
         self.check_job(id)?;
         let complete = match self.job.work {
-            Work::Open(..) | Work::Refresh(..) => self.opened,
+            Work::Open(..) | Work::Refresh(..) | Work::Records(..) => self.opened,
             Work::Decode(_) => self.answered as usize == self.pages.len(),
         };
         let expected = self.pages.len() as u32;

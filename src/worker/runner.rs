@@ -93,6 +93,11 @@ impl Runner {
                 let news = refresh(path, options, known, &mut goes_on(job.id, answers));
                 answers.answer(Reply::Refreshed(job.id, news), &[])?;
             }
+            Work::Records(path, reader, query) => {
+                let page = store_at(&mut self.archives, path)
+                    .and_then(|store| reader.read(&store, query, &mut goes_on(job.id, answers)));
+                answers.answer(Reply::Records(job.id, page), &[])?;
+            }
             Work::Decode(segments) => self.decode(job.id, segments, answers)?,
         }
         answers.answer(Reply::Done(job.id), &[])

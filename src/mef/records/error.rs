@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::load::MAX_BODY_BYTES;
 use crate::mef::error::Malformation;
+use crate::mef::path_bytes;
 
 /// Why a record, or what a file says of its records, cannot be believed
 /// (format sections 9 and 14).
@@ -86,6 +87,7 @@ pub enum RecordError {
 #[error("{}: record at offset {file_offset}: {error}", file.display())]
 pub struct DamagedRecord {
     /// The data file, or the index file where its entry is at fault.
+    #[serde(with = "path_bytes")]
     pub file: PathBuf,
     /// Byte offset of the record or entry in that file; 0 for the file's header.
     pub file_offset: u64,
