@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use mef3_server::StartError;
 use mef3_server::config::ConfigError;
@@ -19,6 +20,9 @@ pub(super) enum Failure {
     /// The session, or a file of it, cannot be read.
     #[error(transparent)]
     Mef(#[from] MefError),
+    /// What `check` was given is no session that can be read.
+    #[error(transparent)]
+    NotASession(MefError),
     /// Samples of the window cannot be read; the error names the file.
     #[error(transparent)]
     Read(Box<ReadError>),
@@ -98,6 +102,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// The exit status of the program.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NotASession(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
     /// A failure to read samples of `recording`.
     pub(super) fn reading(recording: &Recording, source: ReadError) -> Self {
         let file = match &source {

@@ -4,6 +4,7 @@
 //! through the library, and ends in success or in a [`Failure`], which is one
 //! line on standard error.
 
+mod check;
 mod demo;
 mod failure;
 mod generate;
@@ -38,6 +39,7 @@ Examples:
   What is in a session, and is it whole?
     mef3-server info night.mefd
     mef3-server info night.mefd --deep
+    mef3-server check night.mefd
   A channel as text, and ten seconds of it as numbers for another program:
     mef3-server read night.mefd --channel Fp1 | head
     mef3-server read night.mefd --channel Fp1 --format f64 --output fp1.f64 \\
@@ -52,6 +54,7 @@ enum Command {
     Serve(serve::Arguments),
     Demo(demo::Arguments),
     Info(info::Arguments),
+    Check(check::Arguments),
     Read(read::Arguments),
     Generate(generate::Arguments),
 }
@@ -62,6 +65,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Read(arguments) => read::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
     };
@@ -71,7 +75,7 @@ pub(crate) fn run() -> ExitCode {
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure.to_string());
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }

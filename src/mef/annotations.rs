@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use zerocopy::FromBytes;
 
 use super::crypto::{Keys, Password};
 use super::error::MefError;
-use super::header::parse_header;
-use super::layout::HEADER_BYTES;
+use super::header::{header_crc_is_right, parse_header};
+use super::layout::{HEADER_BYTES, UniversalHeader};
 use super::recording::{Channel, Recording};
 use super::records::{
     DamagedRecord, Record, RecordError, RecordFiles, RecordFilter, RecordPosition, load, scan,
@@ -237,7 +238,8 @@ impl RecordReader {
             index: index.as_ref().map(|index| index as &dyn ReadAt),
             path: data.path(),
             recording_time_offset: source.offset,
-            growing: is_growing(&data),
+            // Counted records are whole: the header is written after them.
+            growing: is_growing(&data) && !counts_records(&data)?,
         };
         let found = scan(&files, filter)?;
         page.further_damage += found.damage.further;
@@ -266,6 +268,14 @@ impl RecordReader {
         let unlocked = Keys::unlock(header, self.password.as_ref());
         Ok(unlocked.map(|(_, keys)| keys).unwrap_or_default())
     }
+}
+
+/// Whether the header says how many records there are, and can be believed.
+fn counts_records(data: &StoredFile) -> Result<bool, MefError> {
+    let bytes = data.read(0, HEADER_BYTES as u64)?;
+    let header = UniversalHeader::ref_from_bytes(&bytes).ok();
+    Ok(header
+        .is_some_and(|header| header_crc_is_right(header) && header.number_of_entries.get() >= 0))
 }
 
 fn finding(store: &Store, source: &Source, error: MefError) -> DamagedRecord {

@@ -87,6 +87,19 @@ impl MefError {
         }
     }
 
+    /// The file or folder at fault.
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::NotFound { path } | Self::NotASession { path, .. } | Self::Io { path, .. } => {
+                path
+            }
+            Self::Encrypted { file }
+            | Self::WrongPassword { file }
+            | Self::Malformed { file, .. }
+            | Self::Changed { file } => file,
+        }
+    }
+
     /// Whether the right password would help.
     pub fn is_about_password(&self) -> bool {
         matches!(self, Self::Encrypted { .. } | Self::WrongPassword { .. })
