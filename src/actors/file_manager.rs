@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 
 use super::cache::{Cache, Purge};
-use super::coordinator::{CancelPredictions, Coordinator, OpenSession, RefreshSession};
+use super::coordinator::{CancelPredictions, Coordinator};
 use super::plan::{Pattern, ReadPlan, channel_positions};
 use super::prefetcher::{Observed, Prefetcher};
+use super::session_state::{news_of, open_session, state_now};
 use super::settings::Settings;
 use super::supervisor::{CloseSession, WorkerSupervisor};
 use crate::error::Error;
-use crate::mef::{Channel, Known, OpenOptions, Refresh, Rule};
+use crate::mef::{Channel, OpenOptions, Refresh, Rule};
 use crate::worker::page::{PagedRecording, RecordingId};
 
 /// The name under which a recording is open. Who has given another password, or
@@ -647,72 +647,4 @@ impl Handler<RecordingChanged> for FileManager {
             self.look_again(key, context);
         }
     }
-}
-
-/// Has a worker open a session.
-async fn open_session(
-    coordinator: Addr<Coordinator>,
-    path: PathBuf,
-    options: OpenOptions,
-) -> Result<Arc<PagedRecording>, Error> {
-    let (reply, opened) = oneshot::channel();
-    let question = OpenSession {
-        path,
-        options,
-        reply,
-    };
-    let sent = coordinator.send(question).await;
-    sent.map_err(|_| Error::Stopped)?;
-    opened.await.map_err(|_| Error::Stopped)?
-}
-
-/// Has a worker look for what is new in a session.
-async fn news_of(
-    coordinator: Addr<Coordinator>,
-    path: PathBuf,
-    options: OpenOptions,
-    before: Arc<PagedRecording>,
-) -> Result<Refresh, Error> {
-    let known = spawn_blocking(move || Known::of(&before.recording)).await;
-    let (reply, news) = oneshot::channel();
-    let question = RefreshSession {
-        path,
-        options,
-        known: Arc::new(known.map_err(|_| Error::Stopped)?),
-        reply,
-    };
-    let sent = coordinator.send(question).await;
-    sent.map_err(|_| Error::Stopped)?;
-    news.await.map_err(|_| Error::Stopped)?
-}
-
-/// The state of an open recording now: the same, one with more of it, or a new
-/// opening where something of it was replaced.
-async fn state_now(
-    coordinator: Addr<Coordinator>,
-    path: PathBuf,
-    options: OpenOptions,
-    before: Arc<PagedRecording>,
-) -> Result<Arc<PagedRecording>, Error> {
-    let news = news_of(
-        coordinator.clone(),
-        path.clone(),
-        options.clone(),
-        Arc::clone(&before),
-    );
-    match news.await? {
-        Refresh::Unchanged => return Ok(before),
-        Refresh::Replaced => {}
-        Refresh::Grown(growth) => {
-            let grown = spawn_blocking(move || {
-                let recording = before.recording.grown(*growth)?;
-                Some(Arc::new(before.grown(recording)))
-            });
-            if let Some(grown) = grown.await.map_err(|_| Error::Stopped)? {
-                return Ok(grown);
-            }
-            tracing::error!(path = %path.display(), "news that do not fit what was known");
-        }
-    }
-    open_session(coordinator, path, options).await
 }

@@ -12,6 +12,7 @@ mod flights;
 mod in_process;
 pub(crate) mod plan;
 pub(crate) mod prefetcher;
+mod session_state;
 pub(crate) mod settings;
 pub(crate) mod slot;
 pub(crate) mod supervisor;

@@ -158,7 +158,7 @@ pub(crate) fn parse_metadata(
 }
 
 /// Deciphers a section in place; `false` where its key is missing.
-fn decrypt(
+pub(crate) fn decrypt(
     keys: &Keys,
     section: u8,
     level: i8,

@@ -8,12 +8,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::crypto::{Keys, NoKey, Password};
+use super::crypto::{Keys, Password};
 use super::error::{Malformation, MefError};
 use super::header::{parse_header, verify_body_crc, verify_header_crc};
 use super::layout::{
     HEADER_BYTES, METADATA_BYTES, VIDEO_INDEX_ENTRY_BYTES, VideoIndexEntry, VideoMetadataFile, text,
 };
+use super::metadata::decrypt;
 use super::time::{self, NO_TIME};
 
 /// "No entry" for a frame's number.
@@ -111,17 +112,14 @@ pub(crate) fn parse_video_metadata(
     };
     let body = metadata.as_bytes().get(HEADER_BYTES..).unwrap_or_default();
     verify_body_crc(header, body, file)?;
-    let encrypted = || MefError::Encrypted { file: file.into() };
     let wrong = |_| MefError::WrongPassword { file: file.into() };
     let (_, keys) = Keys::unlock(header, password).map_err(wrong)?;
     let offset = recording_time_offset(metadata, &keys, file)?;
 
     let mut section = metadata.section_2.clone();
     let level = metadata.section_1.section_2_encryption;
-    match keys.decrypt(level, section.as_mut_bytes()) {
-        Ok(()) => {}
-        Err(NoKey::Locked) => return Err(encrypted()),
-        Err(NoKey::UndefinedLevel) => return Err(undefined_level(2, level, file)),
+    if !decrypt(&keys, 2, level, section.as_mut_bytes(), file)? {
+        return Err(MefError::Encrypted { file: file.into() });
     }
     // The initialiser of the reference library leaves some fields at zero where
     // it means "no entry" (format section 6.3).
@@ -157,19 +155,13 @@ fn recording_time_offset(
     for (byte, stored) in block.iter_mut().zip(metadata.section_3.as_bytes()) {
         *byte = *stored;
     }
-    match keys.decrypt(level, &mut block) {
-        Ok(()) => {}
-        Err(NoKey::Locked) => return Ok(None),
-        Err(NoKey::UndefinedLevel) => return Err(undefined_level(3, level, file)),
+    if !decrypt(keys, 3, level, &mut block, file)? {
+        return Ok(None);
     }
     let offset = block
         .first_chunk()
         .map_or(0, |&bytes| i64::from_le_bytes(bytes));
     Ok(Some(if offset == NO_TIME { 0 } else { offset }))
-}
-
-fn undefined_level(section: u8, level: i8, file: &Path) -> MefError {
-    MefError::malformed(file, Malformation::EncryptionLevel { section, level })
 }
 
 /// Parses a whole `.vidx` file, header included, of which the segment's video
