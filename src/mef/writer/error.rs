@@ -73,8 +73,21 @@ pub enum WriteError {
     /// Segment numbers have six digits.
     #[error("a channel cannot have more than 1000000 segments")]
     TooManySegments,
-    /// An earlier call failed while it wrote, so the segment is incomplete.
-    #[error("channel is unusable after an earlier write error")]
+    /// Another writer holds the file.
+    #[error("{}: another writer has the file open", path.display())]
+    Busy {
+        /// The locked file.
+        path: PathBuf,
+    },
+    /// Somebody else wrote to the file, or replaced or removed it.
+    #[error("{}: was changed by somebody else", path.display())]
+    Changed {
+        /// The file that this writer had open.
+        path: PathBuf,
+    },
+    /// An earlier call failed while it wrote; opening the files anew makes sure of
+    /// what they hold.
+    #[error("unusable after an earlier write error")]
     Unusable,
     /// A record that cannot be stored. None of those given with it was written.
     #[error("record {position}: {reason}")]

@@ -9,6 +9,7 @@
 
 mod channel;
 mod error;
+mod file;
 mod metadata;
 mod records;
 mod segment;

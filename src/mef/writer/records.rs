@@ -7,29 +7,28 @@
 //! process so does the next writer. The writer does not wait for the disk.
 
 mod existing;
-mod file;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 use thiserror::Error;
 use zerocopy::IntoBytes;
+use zerocopy::little_endian::I64;
 
 use super::WriteError;
+use super::file::{GrowingFile, include_times};
+use super::metadata::uuid;
 use crate::mef::crypto::Keys;
 use crate::mef::layout::{HEADER_BYTES, UniversalHeader};
 use crate::mef::records::{
     EncodedRecord, NewRecord, RECORD_ENTRY_BYTES, RecordEntry, RecordError, encode_record,
 };
-use file::{FileKind, RecordFile};
+use crate::mef::time::NO_TIME;
 
 /// Why a pair of record files takes no records.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum RecordFileFault {
-    /// Another writer holds the files.
-    #[error("another writer has the file open")]
-    Busy,
     /// Records of a session with passwords are encrypted, and others are not.
     #[error("the file says that there are {}passwords, unlike the session", if *.protected { "" } else { "no " })]
     Protection {
@@ -56,17 +55,78 @@ pub enum RecordFileFault {
         /// Number of records by the index, and whole ones behind them.
         found: u64,
     },
-    /// Somebody else wrote to the files or replaced them.
-    #[error("files were changed by somebody else")]
-    Changed,
-    /// An earlier append failed while it wrote; opening the files again repairs
-    /// them.
-    #[error("unusable after an earlier write error")]
-    Unusable,
 }
 
 fn reason(error: Option<&RecordError>) -> String {
     error.map(|error| format!(": {error}")).unwrap_or_default()
+}
+
+/// The files of a pair.
+#[derive(Clone, Copy)]
+enum FileKind {
+    Data,
+    Index,
+}
+
+impl FileKind {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Data => "rdat",
+            Self::Index => "ridx",
+        }
+    }
+
+    fn path(self, folder: &Path, stem: &str) -> PathBuf {
+        // Not `with_extension`: a stem may have dots.
+        folder.join(format!("{stem}.{}", self.extension()))
+    }
+
+    /// The header of a new file; count and CRCs are missing.
+    fn header(self, template: &UniversalHeader, rng: &mut Rng) -> UniversalHeader {
+        let mut header = template.clone();
+        header.file_type = *match self {
+            Self::Data => b"rdat\0",
+            Self::Index => b"ridx\0",
+        };
+        (header.version_major, header.version_minor) = (3, 0);
+        header.byte_order = 1;
+        header.start_time = I64::new(NO_TIME);
+        header.end_time = I64::new(NO_TIME);
+        header.maximum_entry_size = I64::new(match self {
+            Self::Data => 0,
+            Self::Index => RECORD_ENTRY_BYTES as i64,
+        });
+        header.file_uuid = uuid(rng);
+        header.provenance_uuid = header.file_uuid;
+        header.protected_region = [0; 60];
+        header.discretionary_region = [0; 64];
+        header
+    }
+
+    /// Creates a file that has these entries from the first moment on.
+    fn create(
+        self,
+        path: PathBuf,
+        template: &UniversalHeader,
+        entries: &[RecordEntry],
+        recording_time_offset: i64,
+        rng: &mut Rng,
+    ) -> Result<GrowingFile, WriteError> {
+        let mut header = self.header(template, rng);
+        include_times(&mut header, times_of(entries), recording_time_offset);
+        GrowingFile::create(path, header, entries.len() as u64, entries.as_bytes())
+    }
+}
+
+fn times_of(entries: &[RecordEntry]) -> impl Iterator<Item = I64> {
+    entries.iter().map(|entry| entry.time)
+}
+
+fn record_fault(path: &Path, fault: RecordFileFault) -> WriteError {
+    WriteError::RecordFile {
+        path: path.into(),
+        fault,
+    }
 }
 
 /// A pair of record files that takes records.
@@ -74,8 +134,8 @@ fn reason(error: Option<&RecordError>) -> String {
 /// No other writer can have it open at the same time: the data file is locked,
 /// which other programs do not look at. Nothing is ever truncated.
 pub struct RecordWriter {
-    data: RecordFile,
-    index: RecordFile,
+    data: GrowingFile,
+    index: GrowingFile,
     keys: Option<Keys>,
     recording_time_offset: i64,
     /// Number of entries that the index has.
@@ -117,9 +177,9 @@ impl RecordWriter {
         }
         existing::check_protection(&data_path, template, keys.as_ref())?;
         // Data without an index are readable; an index without data is a riddle.
-        let data = RecordFile::create(FileKind::Data, data_path, template, rng)?;
+        let data = FileKind::Data.create(data_path, template, &[], 0, rng)?;
         data.lock()?;
-        let index = RecordFile::create(FileKind::Index, index_path, template, rng)?;
+        let index = FileKind::Index.create(index_path, template, &[], 0, rng)?;
         Ok(Self {
             data,
             index,
@@ -167,7 +227,7 @@ impl RecordWriter {
     /// the writer takes no more records.
     pub fn append(&mut self, records: &[NewRecord]) -> Result<(), WriteError> {
         if self.unusable {
-            return Err(self.data.fault(RecordFileFault::Unusable));
+            return Err(WriteError::Unusable);
         }
         let (bytes, mut entries) = self.encode(records)?;
         if entries.is_empty() && self.adopted.is_empty() {
@@ -184,7 +244,7 @@ impl RecordWriter {
         self.index.extend(place, entries.as_bytes())?;
         self.indexed += entries.len() as u64;
         for file in [&mut self.index, &mut self.data] {
-            file.include(&entries, self.recording_time_offset);
+            file.include_times(times_of(&entries), self.recording_time_offset);
             file.write_header(self.indexed)?;
         }
         self.unusable = false;

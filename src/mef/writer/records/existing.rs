@@ -6,8 +6,7 @@ use std::path::Path;
 use fastrand::Rng;
 use zerocopy::little_endian::I64;
 
-use super::file::{FileKind, OpenFile, RecordFile, record_fault};
-use super::{RecordFileFault, RecordWriter};
+use super::{FileKind, RecordFileFault, RecordWriter, record_fault};
 use crate::mef::crypto::Keys;
 use crate::mef::error::{Malformation, MefError};
 use crate::mef::header::{parse_header, verify_header_crc};
@@ -17,6 +16,7 @@ use crate::mef::records::{
 };
 use crate::mef::store::ReadAt;
 use crate::mef::writer::WriteError;
+use crate::mef::writer::file::{GrowingFile, OpenFile};
 
 /// See [`RecordWriter::open`].
 pub(super) fn open(
@@ -52,11 +52,11 @@ pub(super) fn open(
         None => {
             let (template, entries) = (&header, &tail.entries);
             let offset = recording_time_offset;
-            let file = RecordFile::create_index(index_path, template, entries, offset, rng)?;
+            let file = FileKind::Index.create(index_path, template, entries, offset, rng)?;
             (file, Vec::new())
         }
     };
-    let mut data = RecordFile::new(data_path, data, header, size);
+    let mut data = GrowingFile::new(data_path, data, header, size);
     data.include_size(tail.longest);
     if !complete {
         data.recompute_crc(tail.end)?;
@@ -101,7 +101,7 @@ fn read_header(kind: FileKind, bytes: &[u8], path: &Path) -> Result<UniversalHea
 fn open_index(
     path: &Path,
     data_bytes: u64,
-) -> Result<Option<(RecordFile, RecordIndex)>, WriteError> {
+) -> Result<Option<(GrowingFile, RecordIndex)>, WriteError> {
     let file = match OpenFile::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -123,7 +123,7 @@ fn open_index(
     }
     let torn = body % RECORD_ENTRY_BYTES as u64;
     let declared = u64::try_from(header.number_of_entries.get());
-    let mut file = RecordFile::new(path.into(), file, header, size);
+    let mut file = GrowingFile::new(path.into(), file, header, size);
     if torn != 0 || declared != Ok(entries) {
         file.recompute_crc(size - torn)?;
     }

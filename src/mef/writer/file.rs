@@ -1,4 +1,4 @@
-//! One of the two files, its header and its body's CRC.
+//! A file that grows: its header, its body's CRC, and its lock.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
@@ -6,49 +6,17 @@ use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use fastrand::Rng;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32};
 
-use super::RecordFileFault;
+use super::WriteError;
 use crate::mef::crc::{CRC_NOT_COMPUTED, CRC_START, crc32, crc32_continue};
 use crate::mef::layout::{HEADER_BYTES, UniversalHeader};
-use crate::mef::records::{RECORD_ENTRY_BYTES, RecordEntry};
 use crate::mef::store::ReadAt;
-use crate::mef::time::{self, NO_TIME};
-use crate::mef::writer::WriteError;
-use crate::mef::writer::metadata::uuid;
+use crate::mef::time;
 
 /// Bytes that are read or written at a time where there may be many.
 const PIECE_BYTES: usize = 64 * 1024;
-
-/// The files of a pair.
-#[derive(Clone, Copy)]
-pub(super) enum FileKind {
-    Data,
-    Index,
-}
-
-impl FileKind {
-    pub(super) fn extension(self) -> &'static str {
-        match self {
-            Self::Data => "rdat",
-            Self::Index => "ridx",
-        }
-    }
-
-    fn file_type(self) -> [u8; 5] {
-        *match self {
-            Self::Data => b"rdat\0",
-            Self::Index => b"ridx\0",
-        }
-    }
-
-    pub(super) fn path(self, folder: &Path, stem: &str) -> PathBuf {
-        // Not `with_extension`: a stem may have dots.
-        folder.join(format!("{stem}.{}", self.extension()))
-    }
-}
 
 /// An open file, whose lock ends with it.
 ///
@@ -70,7 +38,7 @@ impl OpenFile {
     pub(super) fn lock(&self, path: &Path) -> Result<(), WriteError> {
         match self.0.try_lock() {
             Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(record_fault(path, RecordFileFault::Busy)),
+            Err(TryLockError::WouldBlock) => Err(WriteError::Busy { path: path.into() }),
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             Err(TryLockError::Error(error)) => Err(WriteError::io(path)(error)),
         }
@@ -114,7 +82,7 @@ impl ReadAt for OpenFile {
 }
 
 /// A file that is open to be extended.
-pub(super) struct RecordFile {
+pub(super) struct GrowingFile {
     path: PathBuf,
     pub(super) file: OpenFile,
     header: UniversalHeader,
@@ -126,32 +94,17 @@ pub(super) struct RecordFile {
     crc: Option<u32>,
 }
 
-impl RecordFile {
-    /// Creates a file without entries. It appears under its name when its header
-    /// is complete.
+impl GrowingFile {
+    /// Creates a file, which appears under its name when it is whole. The header's
+    /// count and CRCs are set here.
     pub(super) fn create(
-        kind: FileKind,
         path: PathBuf,
-        template: &UniversalHeader,
-        rng: &mut Rng,
+        mut header: UniversalHeader,
+        entries: u64,
+        body: &[u8],
     ) -> Result<Self, WriteError> {
-        let header = new_header(kind, template, rng);
-        let file = write_whole(&path, header.as_bytes())?;
-        Ok(Self::new(path, file, header, HEADER_BYTES as u64))
-    }
-
-    /// Creates an index that has these entries from the first moment on.
-    pub(super) fn create_index(
-        path: PathBuf,
-        template: &UniversalHeader,
-        entries: &[RecordEntry],
-        recording_time_offset: i64,
-        rng: &mut Rng,
-    ) -> Result<Self, WriteError> {
-        let mut header = new_header(FileKind::Index, template, rng);
-        include(&mut header, entries, recording_time_offset);
-        seal(&mut header, entries.len() as u64, crc32(entries.as_bytes()));
-        let bytes = [header.as_bytes(), entries.as_bytes()].concat();
+        seal(&mut header, entries, crc32(body));
+        let bytes = [header.as_bytes(), body].concat();
         let file = write_whole(&path, &bytes)?;
         Ok(Self::new(path, file, header, bytes.len() as u64))
     }
@@ -205,7 +158,9 @@ impl RecordFile {
         if same {
             return Ok(());
         }
-        Err(self.fault(RecordFileFault::Changed))
+        Err(WriteError::Changed {
+            path: self.path.clone(),
+        })
     }
 
     /// Writes entries at `place`, where the last whole entry ends. Torn bytes that
@@ -223,9 +178,14 @@ impl RecordFile {
         Ok(())
     }
 
-    /// Lets the header's span of time include these entries.
-    pub(super) fn include(&mut self, entries: &[RecordEntry], recording_time_offset: i64) {
-        include(&mut self.header, entries, recording_time_offset);
+    /// Lets the header's span of time include these stored times, which it takes
+    /// over as they are.
+    pub(super) fn include_times(
+        &mut self,
+        stored: impl IntoIterator<Item = I64>,
+        recording_time_offset: i64,
+    ) {
+        include_times(&mut self.header, stored, recording_time_offset);
     }
 
     /// Lets the header's largest entry be at least so many bytes long.
@@ -246,58 +206,30 @@ impl RecordFile {
             .write_all_at(self.header.as_bytes(), 0)
             .map_err(WriteError::io(&self.path))
     }
-
-    pub(super) fn fault(&self, fault: RecordFileFault) -> WriteError {
-        record_fault(&self.path, fault)
-    }
 }
 
-pub(super) fn record_fault(path: &Path, fault: RecordFileFault) -> WriteError {
-    WriteError::RecordFile {
-        path: path.into(),
-        fault,
-    }
-}
-
-/// The header of a file without entries.
-fn new_header(kind: FileKind, template: &UniversalHeader, rng: &mut Rng) -> UniversalHeader {
-    let mut header = template.clone();
-    header.file_type = kind.file_type();
-    (header.version_major, header.version_minor) = (3, 0);
-    header.byte_order = 1;
-    header.start_time = I64::new(NO_TIME);
-    header.end_time = I64::new(NO_TIME);
-    header.maximum_entry_size = I64::new(match kind {
-        FileKind::Data => 0,
-        FileKind::Index => RECORD_ENTRY_BYTES as i64,
-    });
-    header.file_uuid = uuid(rng);
-    header.provenance_uuid = header.file_uuid;
-    header.protected_region = [0; 60];
-    header.discretionary_region = [0; 64];
-    seal(&mut header, 0, CRC_START);
-    header
-}
-
-/// Lets a header's span of time include entries, whose times are taken over as
-/// they are stored.
-fn include(header: &mut UniversalHeader, entries: &[RecordEntry], recording_time_offset: i64) {
+/// Lets a header's span of time include stored times.
+pub(super) fn include_times(
+    header: &mut UniversalHeader,
+    stored: impl IntoIterator<Item = I64>,
+    recording_time_offset: i64,
+) {
     let absolute = |stored: I64| time::absolute(stored.get(), recording_time_offset);
-    for entry in entries {
-        let Some(time) = absolute(entry.time) else {
+    for stored in stored {
+        let Some(time) = absolute(stored) else {
             continue;
         };
         if absolute(header.start_time).is_none_or(|start| time < start) {
-            header.start_time = entry.time;
+            header.start_time = stored;
         }
         if absolute(header.end_time).is_none_or(|end| time > end) {
-            header.end_time = entry.time;
+            header.end_time = stored;
         }
     }
 }
 
 /// Sets count and CRCs of a header.
-fn seal(header: &mut UniversalHeader, entries: u64, body_crc: u32) {
+pub(super) fn seal(header: &mut UniversalHeader, entries: u64, body_crc: u32) {
     header.number_of_entries = I64::new(i64::try_from(entries).unwrap_or(i64::MAX));
     header.body_crc = U32::new(body_crc);
     let (_, covered) = header.as_bytes().split_at(size_of::<U32>());
