@@ -57,6 +57,11 @@ impl Password {
         let fallback = (by_utf8 != bytes).then_some(by_utf8);
         Some(Self { bytes, fallback })
     }
+
+    /// Whether another password gives the same key.
+    pub(crate) fn same_key(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
 }
 
 impl fmt::Debug for Password {
@@ -104,7 +109,6 @@ pub(crate) enum NoKey {
 const NO_LEVEL: i8 = -128;
 
 impl Keys {
-    #[cfg(test)]
     /// The keys of a new session, and its two validation fields.
     pub(crate) fn for_writing(level_1: &Password, level_2: &Password) -> (Self, [Key; 2]) {
         let mut second = hash(&level_2.bytes);

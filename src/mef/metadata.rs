@@ -120,6 +120,43 @@ pub(crate) fn parse_metadata(
     file: &Path,
     password: Option<&Password>,
 ) -> Result<SegmentMetadata, MefError> {
+    let Deciphered {
+        metadata,
+        section_3_unlocked,
+        access,
+        keys: _,
+    } = decipher(bytes, file, password)?;
+    let header = &metadata.header;
+    let section_3 = section_3_unlocked.then_some(&metadata.section_3);
+    let recording_time_offset = section_3.map(|section| section.recording_time_offset.get());
+    // A locked offset leaves times relative to the masked origin.
+    let offset = recording_time_offset.unwrap_or(0);
+    Ok(SegmentMetadata {
+        start_uutc: time::absolute(header.start_time.get(), offset),
+        end_uutc: time::absolute(header.end_time.get(), offset),
+        recording_time_offset,
+        acquisition: parse_acquisition(&metadata.section_2, file)?,
+        subject: section_3.map(parse_subject),
+        access,
+        level_uuid: header.level_uuid,
+    })
+}
+
+/// A `.tmet` file whose CRCs are right, as far as a password opens it.
+pub(crate) struct Deciphered {
+    /// Section 2 is plain text, and so is section 3 if it is unlocked.
+    pub(crate) metadata: Box<Metadata>,
+    pub(crate) section_3_unlocked: bool,
+    pub(crate) access: Access,
+    pub(crate) keys: Keys,
+}
+
+/// Checks the bytes of a `.tmet` file and deciphers its sections.
+pub(crate) fn decipher(
+    bytes: &[u8],
+    file: &Path,
+    password: Option<&Password>,
+) -> Result<Deciphered, MefError> {
     let header = parse_header(bytes, "tmet", file)?;
     verify_header_crc(header, file)?;
     let Ok((metadata, _)) = Metadata::read_from_prefix(bytes) else {
@@ -141,19 +178,12 @@ pub(crate) fn parse_metadata(
     if !decrypt(&keys, 2, technical, metadata.section_2.as_mut_bytes(), file)? {
         return Err(MefError::Encrypted { file: file.into() });
     }
-    let unlocked = decrypt(&keys, 3, subject, metadata.section_3.as_mut_bytes(), file)?;
-    let section_3 = unlocked.then_some(&metadata.section_3);
-    let recording_time_offset = section_3.map(|section| section.recording_time_offset.get());
-    // A locked offset leaves times relative to the masked origin.
-    let offset = recording_time_offset.unwrap_or(0);
-    Ok(SegmentMetadata {
-        start_uutc: time::absolute(header.start_time.get(), offset),
-        end_uutc: time::absolute(header.end_time.get(), offset),
-        recording_time_offset,
-        acquisition: parse_acquisition(&metadata.section_2, file)?,
-        subject: section_3.map(parse_subject),
+    let section_3_unlocked = decrypt(&keys, 3, subject, metadata.section_3.as_mut_bytes(), file)?;
+    Ok(Deciphered {
+        metadata,
+        section_3_unlocked,
         access,
-        level_uuid: header.level_uuid,
+        keys,
     })
 }
 

@@ -67,6 +67,6 @@ pub use video_channel::{VideoChannel, VideoSegment};
 pub use window::{ChannelReader, ReadError};
 pub(crate) use window::{check_readable, scale_of};
 pub use writer::{
-    ChannelOptions, ChannelWriter, RecordFileFault, RecordWriter, SessionOptions, SessionWriter,
-    WriteError,
+    ChannelOptions, ChannelWriter, Passwords, RecordFileFault, RecordWriter, SessionOptions,
+    SessionWriter, WriteError,
 };

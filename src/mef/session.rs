@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::crypto::Password;
+use super::crypto::{Access, Password};
 use super::error::{Malformation, MefError};
+use super::metadata::Subject;
 use super::recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 use super::segment::{FoundSegment, SegmentFiles, read_segment};
 use super::store::{Store, stem_of};
@@ -108,6 +109,19 @@ pub(crate) enum Outcome {
     },
 }
 
+/// Reads a channel by its name; nothing, where it has no segment.
+pub(crate) fn read_channel(
+    store: &Store,
+    name: &str,
+    options: &OpenOptions,
+) -> Result<Option<Result<Channel, UnreadableChannel>>, MefError> {
+    let mut segments = Segments::default();
+    for outcome in read_segments(store, name, options, &mut || {})? {
+        segments.add_outcome(outcome);
+    }
+    Ok(segments.into_channel(name.to_owned()))
+}
+
 /// Reads all segments of a channel, in order of their numbers.
 fn read_segments(
     store: &Store,
@@ -184,6 +198,30 @@ impl Segments {
         });
     }
 
+    /// Adds what is next by its number; gives what the metadata of a readable
+    /// segment say of the session.
+    fn add_outcome(&mut self, outcome: Outcome) -> Option<(Access, Option<Subject>)> {
+        match outcome {
+            Outcome::Readable(found) => {
+                let FoundSegment {
+                    segment,
+                    access,
+                    subject,
+                } = *found;
+                self.add(Arc::new(segment));
+                Some((access, subject))
+            }
+            Outcome::Unreadable {
+                number,
+                stem,
+                error,
+            } => {
+                self.add_unreadable(number, stem, error);
+                None
+            }
+        }
+    }
+
     /// The channel of these segments, if it can be read; nothing, where there is
     /// no segment: the channel was annotated before there were data.
     pub(crate) fn into_channel(self, name: String) -> Option<Result<Channel, UnreadableChannel>> {
@@ -213,22 +251,8 @@ impl Recording {
         let mut segments = Segments::default();
         let mut first = None;
         for outcome in outcomes {
-            match outcome {
-                Outcome::Readable(found) => {
-                    let FoundSegment {
-                        segment,
-                        access,
-                        subject,
-                    } = *found;
-                    first.get_or_insert((access, subject));
-                    segments.add(Arc::new(segment));
-                }
-                Outcome::Unreadable {
-                    number,
-                    stem,
-                    error,
-                } => segments.add_unreadable(number, stem, error),
-            }
+            let told = segments.add_outcome(outcome);
+            first = first.or(told);
         }
         match segments.into_channel(name) {
             None => {}

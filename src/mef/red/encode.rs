@@ -26,8 +26,9 @@ pub enum EncodeError {
     /// More than [`MAX_BLOCK_SAMPLES`].
     #[error("{0} samples in one block are more than the limit of {MAX_BLOCK_SAMPLES}")]
     TooManySamples(usize),
-    /// The format has no way to store a time before 1970.
-    #[error("start time {0} us lies before 1970")]
+    /// The format has no way to store a time before 1970, or one that is not after
+    /// the recording time offset.
+    #[error("start time {0} us lies before 1970 or not after the recording time offset")]
     StartTime(i64),
 }
 
@@ -45,7 +46,7 @@ pub struct EncodedBlock {
     /// Greatest count, NaN samples left out; -2^31 if there are only those.
     pub maximum: i32,
     /// Time of the first sample in the stored encoding
-    /// (see [`time::stored`](crate::mef::time::stored)).
+    /// (see [`time::stored_under`](crate::mef::time::stored_under)).
     pub stored_start_time: i64,
     /// The block's flag byte.
     pub flags: u8,
@@ -56,6 +57,7 @@ pub struct EncodedBlock {
 pub struct Encoder {
     /// The difference stream of the block at hand, kept for its capacity.
     stream: Vec<u8>,
+    recording_time_offset: i64,
 }
 
 impl Encoder {
@@ -64,11 +66,18 @@ impl Encoder {
         Self::default()
     }
 
+    /// An encoder that stores times relative to an offset (format section 5).
+    pub fn with_recording_time_offset(recording_time_offset: i64) -> Self {
+        Self {
+            recording_time_offset,
+            ..Self::default()
+        }
+    }
+
     /// Encodes `samples` losslessly and appends the whole block to `out`.
     ///
-    /// `start_uutc` is the absolute time of the first sample in microseconds;
-    /// it is stored under a recording time offset of zero. The bytes depend on
-    /// the arguments alone.
+    /// `start_uutc` is the absolute time of the first sample in microseconds. The
+    /// bytes depend on the arguments and the recording time offset alone.
     ///
     /// # Errors
     /// [`EncodeError`], and then `out` is as it was.
@@ -84,9 +93,8 @@ impl Encoder {
             Ok(count) if count <= MAX_BLOCK_SAMPLES => count,
             _ => return Err(EncodeError::TooManySamples(samples.len())),
         };
-        if start_uutc < 0 {
-            return Err(EncodeError::StartTime(start_uutc));
-        }
+        let stored_start_time = time::stored_under(start_uutc, self.recording_time_offset)
+            .ok_or(EncodeError::StartTime(start_uutc))?;
 
         difference_stream(samples, &mut self.stream);
         let statistics = statistics(&self.stream);
@@ -105,7 +113,7 @@ impl Encoder {
             difference_bytes,
             minimum,
             maximum,
-            stored_start_time: time::stored(start_uutc),
+            stored_start_time,
             flags: if discontinuity { FLAG_DISCONTINUITY } else { 0 },
         };
         if let Some(encoded) = out.get_mut(first..) {

@@ -2,117 +2,41 @@
 //! segments.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use fastrand::Rng;
 
+use super::WriteError;
+use super::existing::Existing;
 use super::segment::SegmentWriter;
-use super::{Session, WriteError, check_name, create_folder, metadata};
-use crate::mef::red::{Encoder, MAX_BLOCK_SAMPLES};
+use super::template::Template;
+use crate::mef::red::Encoder;
+use crate::mef::time;
 
 /// Most segments of a channel: their numbers have six digits.
 const MAX_SEGMENTS: u32 = 1_000_000;
 
-/// What a channel's files say of the channel.
-#[derive(Clone, Debug)]
-pub struct ChannelOptions {
-    /// At most 63 characters, and a folder name.
-    pub name: String,
-    /// Samples per second, possibly fractional.
-    pub sampling_frequency: f64,
-    /// Units per count: a sample is worth its count times this.
-    pub units_conversion_factor: f64,
-    /// The unit, at most 127 bytes.
-    pub units_description: String,
-    /// Samples of a full block; by default one second of a channel of 5 kHz or
-    /// more, ten seconds of a slower one.
-    pub block_samples: Option<u32>,
-    /// Free text, at most 2047 bytes.
-    pub channel_description: String,
-    /// Free text, at most 2047 bytes.
-    pub reference_description: String,
-    /// Number of the channel in the acquisition system.
-    pub acquisition_channel_number: Option<i64>,
-    /// High-pass cut-off in Hz.
-    pub low_frequency_filter: Option<f64>,
-    /// Low-pass cut-off in Hz.
-    pub high_frequency_filter: Option<f64>,
-    /// Notch filter in Hz.
-    pub notch_filter_frequency: Option<f64>,
-    /// Frequency of the mains in Hz.
-    pub ac_line_frequency: Option<f64>,
-}
-
-impl ChannelOptions {
-    /// A channel of microvolts, one per count, and nothing else known.
-    pub fn new(name: impl Into<String>, sampling_frequency: f64) -> Self {
-        Self {
-            name: name.into(),
-            sampling_frequency,
-            units_conversion_factor: 1.0,
-            units_description: "uV".into(),
-            block_samples: None,
-            channel_description: String::new(),
-            reference_description: String::new(),
-            acquisition_channel_number: None,
-            low_frequency_filter: None,
-            high_frequency_filter: None,
-            notch_filter_frequency: None,
-            ac_line_frequency: None,
-        }
-    }
-
-    fn check(&self) -> Result<(), WriteError> {
-        check_name(&self.name)?;
-        metadata::check_channel_texts(self)?;
-        let frequency = self.sampling_frequency;
-        if !frequency.is_finite() || frequency <= 0.0 {
-            return Err(WriteError::SamplingFrequency(frequency));
-        }
-        let factor = self.units_conversion_factor;
-        if !factor.is_finite() || factor == 0.0 {
-            return Err(WriteError::ConversionFactor(factor));
-        }
-        match self.block_samples {
-            Some(samples) if !(1..=MAX_BLOCK_SAMPLES).contains(&samples) => {
-                Err(WriteError::BlockSamples(samples))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn samples_per_block(&self) -> usize {
-        let by_default = if self.sampling_frequency >= 5000.0 {
-            self.sampling_frequency
-        } else {
-            10.0 * self.sampling_frequency
-        };
-        let samples = self.block_samples.unwrap_or(by_default as u32);
-        samples.clamp(1, MAX_BLOCK_SAMPLES) as usize
-    }
-}
-
 /// Time that `samples` samples last, in microseconds (format section 11.5).
-pub(super) fn duration(samples: u64, sampling_frequency: f64) -> i64 {
+fn duration(samples: u64, sampling_frequency: f64) -> i64 {
     (samples as f64 / sampling_frequency * 1e6).round() as i64
 }
 
 /// Samples without a gap between them; all their times follow from the first.
-struct Run {
+pub(super) struct Run {
     /// Absolute uUTC.
-    start: i64,
+    pub(super) start: i64,
     /// Samples of the run that are in blocks already.
-    encoded: u64,
+    pub(super) encoded: u64,
 }
 
-/// A channel under construction.
+/// A channel that takes samples.
 ///
-/// Dropped without [`finish`](Self::finish), the segment at hand is lost: it
-/// stays in a folder that no reader takes for a segment.
+/// Dropped without [`finish`](Self::finish) or [`flush`](Self::flush), it loses
+/// what was written since: a new segment stays in a folder that no reader takes for
+/// one.
 pub struct ChannelWriter {
-    session: Arc<Session>,
-    options: ChannelOptions,
+    name: String,
     folder: PathBuf,
+    template: Template,
     rng: Rng,
     encoder: Encoder,
     /// The latest encoded block, kept for its capacity.
@@ -131,30 +55,44 @@ pub struct ChannelWriter {
 }
 
 impl ChannelWriter {
-    pub(super) fn create(
-        session: Arc<Session>,
-        options: ChannelOptions,
-        rng: Rng,
-    ) -> Result<Self, WriteError> {
-        options.check()?;
-        let folder = session.folder.join(format!("{}.timd", options.name));
-        create_folder(&folder)?;
-        let samples_per_block = options.samples_per_block();
-        Ok(Self {
-            session,
-            options,
-            folder,
+    /// A writer that goes on where a channel stands.
+    pub(super) fn new(name: String, samples_per_block: u32, stands: Existing, rng: Rng) -> Self {
+        let offset = stands.template.recording_time_offset();
+        Self {
+            name,
+            folder: stands.folder,
+            template: stands.template,
             rng,
-            encoder: Encoder::new(),
+            encoder: Encoder::with_recording_time_offset(offset),
             block: Vec::new(),
-            samples_per_block,
+            samples_per_block: samples_per_block as usize,
             pending: Vec::new(),
-            run: None,
-            segment: None,
-            next_segment: 0,
-            finished_samples: 0,
+            run: stands.run,
+            segment: stands.segment,
+            next_segment: stands.next_segment,
+            finished_samples: stands.finished_samples,
             unusable: false,
-        })
+        }
+    }
+
+    /// Samples a second, in Hz.
+    pub fn sampling_frequency(&self) -> f64 {
+        self.template.section_2().sampling_frequency.get()
+    }
+
+    /// Units per count.
+    pub fn units_conversion_factor(&self) -> f64 {
+        self.template.section_2().units_conversion_factor.get()
+    }
+
+    /// The instant just after the last sample so far, absolute uUTC.
+    pub fn end_uutc(&self) -> Option<i64> {
+        let run = self.run.as_ref()?;
+        let samples = run.encoded + self.pending.len() as u64;
+        Some(
+            run.start
+                .saturating_add(duration(samples, self.sampling_frequency())),
+        )
     }
 
     /// Writes counts whose first was taken at `start_uutc`, absolute uUTC.
@@ -173,7 +111,9 @@ impl ChannelWriter {
         if samples.is_empty() {
             return Ok(());
         }
-        if start_uutc < 0 || self.end_after(start_uutc, samples.len()).is_none() {
+        let offset = self.template.recording_time_offset();
+        let storable = time::stored_under(start_uutc, offset).is_some();
+        if !storable || self.end_after(start_uutc, samples.len()).is_none() {
             return Err(WriteError::StartTime(start_uutc));
         }
         if !self.continues_run(start_uutc)? {
@@ -196,19 +136,36 @@ impl ChannelWriter {
         Ok(())
     }
 
+    /// Makes everything so far visible to readers. Samples that do not fill a block
+    /// become a short one, so a recording that is to be followed live needs one call
+    /// for each step that its readers are to see.
+    ///
+    /// The order is that of format section 13.1: readers, and a writer after a crash
+    /// of this process, find all earlier samples at any instant. It does not wait
+    /// for the disk.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        self.check_usable()?;
+        self.write_pending()?;
+        self.unusable = true;
+        if let Some(segment) = &mut self.segment {
+            segment.publish()?;
+        }
+        self.unusable = false;
+        Ok(())
+    }
+
     /// Completes the segment at hand, so that later samples go to the next. A
     /// segment without samples is not written.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
     pub fn new_segment(&mut self) -> Result<(), WriteError> {
-        self.check_usable()?;
-        self.write_pending()?;
+        self.flush()?;
         if let Some(segment) = self.segment.take() {
-            self.unusable = true;
             self.finished_samples += segment.samples();
-            segment.finish(&self.session, &self.options, &mut self.rng)?;
-            self.unusable = false;
         }
         Ok(())
     }
@@ -230,7 +187,7 @@ impl ChannelWriter {
 
     /// End of `samples` samples from `start` on; `None` beyond the last time.
     fn end_after(&self, start: i64, samples: usize) -> Option<i64> {
-        start.checked_add(duration(samples as u64, self.options.sampling_frequency))
+        start.checked_add(duration(samples as u64, self.sampling_frequency()))
     }
 
     /// Whether samples from `start` on belong to the run at hand.
@@ -238,7 +195,7 @@ impl ChannelWriter {
         let Some(run) = &self.run else {
             return Ok(false);
         };
-        let fs = self.options.sampling_frequency;
+        let fs = self.sampling_frequency();
         let samples = run.encoded + self.pending.len() as u64;
         let end = run.start.saturating_add(duration(samples, fs));
         // Both are times from 1970 on: their difference cannot overflow.
@@ -251,6 +208,7 @@ impl ChannelWriter {
 
     /// Encodes the pending samples as one block of the segment at hand.
     fn write_pending(&mut self) -> Result<(), WriteError> {
+        let fs = self.sampling_frequency();
         let (Some(run), false) = (&mut self.run, self.pending.is_empty()) else {
             return Ok(());
         };
@@ -265,15 +223,17 @@ impl ChannelWriter {
                 self.next_segment += 1;
                 self.segment.insert(SegmentWriter::create(
                     &self.folder,
-                    &self.options.name,
+                    &self.name,
                     number,
                     self.finished_samples,
+                    &self.template,
+                    &mut self.rng,
                 )?)
             }
         };
         // A segment's first block is flagged even if the run continues in it.
         let discontinuity = run.encoded == 0 || segment.samples() == 0;
-        let since_run_start = duration(run.encoded, self.options.sampling_frequency);
+        let since_run_start = duration(run.encoded, fs);
         let start = run.start.saturating_add(since_run_start);
         self.block.clear();
         let encoded = self

@@ -42,6 +42,33 @@ pub enum WriteError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A password that not all readers could use. It is not shown.
+    #[error("the password of level {level} {reason}")]
+    Password {
+        /// 1 or 2.
+        level: u8,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Metadata that have to be written anew are encrypted, and the password does
+    /// not open all of them.
+    #[error("{}: writing needs the level-2 password", path.display())]
+    Locked {
+        /// The metadata file.
+        path: PathBuf,
+    },
+    /// Another program is renaming the session, or died while it did.
+    #[error("{}: an operation on the session is unfinished", path.display())]
+    Unfinished {
+        /// The file that marks it.
+        path: PathBuf,
+    },
+    /// There is no such channel, or no segment of it that new ones could be like.
+    #[error("{}: no segment to go on after", path.display())]
+    NothingToContinue {
+        /// The channel's folder.
+        path: PathBuf,
+    },
     /// A text that does not fit its field, or that holds a NUL.
     #[error("{field} has a NUL or is longer than {limit} bytes")]
     Text {

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32};
 
@@ -149,6 +150,16 @@ impl GrowingFile {
         Ok(())
     }
 
+    /// Byte offset behind the last whole entry.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The folder of the file was renamed.
+    pub(super) fn moved_to(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
     /// Fails where the file is not as this writer left it.
     pub(super) fn check_unchanged(&self) -> Result<(), WriteError> {
         let status = self.file.metadata().map_err(WriteError::io(&self.path))?;
@@ -238,24 +249,33 @@ pub(super) fn seal(header: &mut UniversalHeader, entries: u64, body_crc: u32) {
 
 /// Creates a file with these bytes; nobody sees it with less.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<OpenFile, WriteError> {
+    let persisted = write_hidden(path, bytes)?.persist_noclobber(path);
+    let persisted = persisted.map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => WriteError::Exists { path: path.into() },
+        _ => WriteError::io(path)(error.error),
+    });
+    persisted.map(OpenFile)
+}
+
+/// Writes a file anew, if it exists; readers see either the old or the new one.
+pub(super) fn replace_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let persisted = write_hidden(path, bytes)?.persist(path);
+    persisted.map_err(|error| WriteError::io(path)(error.error))?;
+    Ok(())
+}
+
+/// Writes a file that goes under a name which readers skip, in the same folder.
+fn write_hidden(path: &Path, bytes: &[u8]) -> Result<NamedTempFile, WriteError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    // Readers skip names that begin with a dot.
-    let mut partial = tempfile::Builder::new()
+    let mut hidden = tempfile::Builder::new()
         .prefix(".")
         .suffix(".partial")
         // What the user's mask leaves of it, like any other file.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
         .map_err(WriteError::io(folder))?;
-    partial.write_all(bytes).map_err(WriteError::io(path))?;
-    let persisted = partial.persist_noclobber(path).map_err(|error| {
-        let kind = error.error.kind();
-        match kind {
-            io::ErrorKind::AlreadyExists => WriteError::Exists { path: path.into() },
-            _ => WriteError::io(path)(error.error),
-        }
-    });
-    persisted.map(OpenFile)
+    hidden.write_all(bytes).map_err(WriteError::io(path))?;
+    Ok(hidden)
 }
 
 /// Zeros for the bytes from `from` up to `until`, in pieces with their offsets.

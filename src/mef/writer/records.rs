@@ -17,7 +17,7 @@ use zerocopy::little_endian::I64;
 
 use super::WriteError;
 use super::file::{GrowingFile, include_times};
-use super::metadata::uuid;
+use super::template::uuid;
 use crate::mef::crypto::Keys;
 use crate::mef::layout::{HEADER_BYTES, UniversalHeader};
 use crate::mef::records::{

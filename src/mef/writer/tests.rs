@@ -180,7 +180,7 @@ fn after_a_failed_write_the_channel_takes_nothing_more() {
     channel.write(START, &[1; 150]).unwrap();
     fs::remove_dir_all(folder.path().join("s.mefd/c.timd")).unwrap();
     let failed = channel.new_segment();
-    assert!(matches!(failed, Err(WriteError::Io { .. })));
+    assert!(matches!(failed, Err(WriteError::Changed { .. })));
     let later = channel.write(START + 15_000_000, &[1; 150]);
     assert!(matches!(later, Err(WriteError::Unusable)));
     assert!(matches!(channel.finish(), Err(WriteError::Unusable)));
