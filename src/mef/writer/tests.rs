@@ -7,6 +7,8 @@ use super::*;
 use crate::mef::layout::{HEADER_BYTES, IndexEntry, Metadata};
 use crate::mef::red::NAN;
 
+mod continuing;
+
 const START: i64 = 1_600_000_000_000_000;
 
 fn session(options: SessionOptions) -> (TempDir, SessionWriter) {
