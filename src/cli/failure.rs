@@ -32,6 +32,9 @@ pub(super) enum Failure {
         file: PathBuf,
         source: Box<ReadError>,
     },
+    /// Arguments that are right one by one, and not together.
+    #[error("{0}")]
+    Arguments(String),
     /// The password cannot be had.
     #[error("password: {origin}: {reason}")]
     Password { origin: String, reason: String },
@@ -105,7 +108,7 @@ impl Failure {
     /// The exit status of the program.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotASession(_) => ExitCode::from(2),
+            Self::NotASession(_) | Self::Arguments(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mef3_server::mef::{OpenOptions, Password};
@@ -34,28 +34,43 @@ impl PasswordArguments {
 
     /// The password, if there is one.
     pub(super) fn password(&self) -> Result<Option<Password>, Failure> {
-        let Some(path) = &self.password_file else {
-            let variable = std::env::var(VARIABLE).map(Zeroizing::new);
-            return match variable {
-                Ok(text) => Ok(Password::new(&text)),
-                Err(std::env::VarError::NotPresent) => Ok(None),
-                Err(std::env::VarError::NotUnicode(_)) => Err(Failure::Password {
-                    origin: VARIABLE.into(),
-                    reason: "is not valid UTF-8".into(),
-                }),
-            };
-        };
-        let failure = |reason: String| Failure::Password {
-            origin: path.display().to_string(),
-            reason,
-        };
-        // All at once, so that no copy stays behind in a buffer that grew.
-        let mut text = Zeroizing::new(String::with_capacity(MOST_BYTES as usize));
-        File::open(path)
-            .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text))
-            .map_err(|error| failure(error.to_string()))?;
-        let line = text.lines().next().unwrap_or_default();
-        let password = Password::new(line).ok_or_else(|| failure("holds no password".into()))?;
-        Ok(Some(password))
+        Ok(self.text()?.and_then(|text| Password::new(&text)))
     }
+
+    /// The password as it was typed, if there is one.
+    pub(super) fn text(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+        secret(self.password_file.as_deref(), VARIABLE)
+    }
+}
+
+/// The first line of a file, or else what an environment variable holds.
+pub(super) fn secret(
+    file: Option<&Path>,
+    variable: &str,
+) -> Result<Option<Zeroizing<String>>, Failure> {
+    let Some(path) = file else {
+        return match std::env::var(variable).map(Zeroizing::new) {
+            Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::Password {
+                origin: variable.into(),
+                reason: "is not valid UTF-8".into(),
+            }),
+        };
+    };
+    let failure = |reason: String| Failure::Password {
+        origin: path.display().to_string(),
+        reason,
+    };
+    // All at once, so that no copy stays behind in a buffer that grew.
+    let mut text = Zeroizing::new(String::with_capacity(MOST_BYTES as usize));
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text))
+        .map_err(|error| failure(error.to_string()))?;
+    let line = text.lines().next().unwrap_or_default().len();
+    text.truncate(line);
+    if Password::new(&text).is_none() {
+        return Err(failure("holds no password".into()));
+    }
+    Ok(Some(text))
 }

@@ -40,6 +40,7 @@ const FULL_TURN: f64 = 4_294_967_296.0;
 
 /// The endless signal of one channel.
 pub struct Synth {
+    sampling_frequency: f64,
     noise_rng: Rng,
     noise: [f32; 8],
     decay: [f32; 8],
@@ -72,6 +73,7 @@ impl Synth {
         let least = pause_samples(SPIKE_PAUSE.0).max(1);
         let pause = (least, pause_samples(SPIKE_PAUSE.1).max(least));
         Self {
+            sampling_frequency,
             noise: [0.0; 8],
             decay: decay.map(|decay| decay as f32),
             gain: std::array::from_fn(|lane| gain(decay[lane], DEVIATIONS[lane])),
@@ -88,6 +90,12 @@ impl Synth {
             spike_rng: rng.fork(),
             noise_rng: rng,
         }
+    }
+
+    /// The same signal with a mains hum of another frequency, in Hz.
+    pub fn with_line_frequency(mut self, frequency: f64) -> Self {
+        self.hum_step = phase_step(frequency, self.sampling_frequency);
+        self
     }
 
     /// Writes the next counts of the signal to all of `out`. How the signal is
