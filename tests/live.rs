@@ -63,14 +63,27 @@ impl Written {
     }
 }
 
-/// Appends with mef3io in a process of its own.
-fn append_with_mef3io(session: &Path, samples: u64, pause: f64, times: u64, written: &Written) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/append_mef3io.py");
+/// So many samples, so often, with a pause between.
+#[derive(Clone, Copy)]
+struct Appends {
+    samples: u64,
+    pause: Duration,
+    times: u64,
+}
+
+/// Appends with a Python library in a process of its own.
+fn append_with_python(library: &str, session: &Path, appends: Appends, written: &Written) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/append_live.py");
     let mut writer = Command::new(peers_python())
         .arg(script)
+        .arg(library)
         .arg(session)
-        .args([START.to_string(), RATE.to_string(), samples.to_string()])
-        .args([pause.to_string(), times.to_string()])
+        .args([START.to_string(), RATE.to_string()])
+        .args([
+            appends.samples.to_string(),
+            appends.pause.as_secs_f64().to_string(),
+        ])
+        .arg(appends.times.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -78,6 +91,28 @@ fn append_with_mef3io(session: &Path, samples: u64, pause: f64, times: u64, writ
         written.note(line.unwrap().parse().unwrap());
     }
     assert!(writer.wait().unwrap().success());
+}
+
+/// Appends with our writer, which now and then begins a segment, or ends and is
+/// opened anew.
+fn append_with_ours(session: &Path, appends: Appends, written: &Written) {
+    let mut writer = SessionWriter::create(session, SessionOptions::default()).unwrap();
+    let mut channel = writer.channel(ChannelOptions::new("grow", RATE)).unwrap();
+    for time in 0..appends.times {
+        let numbers = time * appends.samples..(time + 1) * appends.samples;
+        let samples: Vec<i32> = numbers.clone().map(signal).collect();
+        channel.write(time_of(numbers.start), &samples).unwrap();
+        match time % 10 {
+            4 => channel.new_segment().unwrap(),
+            7 => {
+                channel.finish().unwrap();
+                channel = writer.continue_channel("grow").unwrap();
+            }
+            _ => channel.flush().unwrap(),
+        }
+        written.note(numbers.end);
+        thread::sleep(appends.pause);
+    }
 }
 
 /// Reads samples from number `first` to `end` as counts.
@@ -91,8 +126,8 @@ async fn read(engine: &Engine, recording: &Recording, first: u64, end: u64) -> V
     samples
 }
 
-async fn wait_for(path: &Path) {
-    while !path.exists() {
+async fn wait_for(condition: impl Fn() -> bool) {
+    while !condition() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -145,16 +180,41 @@ async fn follow(engine: Engine, path: PathBuf, written: Written) -> u64 {
 
 #[tokio::test]
 async fn what_mef3io_appends_is_visible_and_right() {
+    appended_samples_are_visible_and_right(|session, appends, written| {
+        append_with_python("mef3io", session, appends, written);
+    })
+    .await;
+}
+
+/// It leaves short and truncated metadata behind at times (format section 13.1).
+#[tokio::test]
+async fn what_pymef_appends_is_visible_and_right() {
+    appended_samples_are_visible_and_right(|session, appends, written| {
+        append_with_python("pymef", session, appends, written);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_our_writer_appends_is_visible_and_right() {
+    appended_samples_are_visible_and_right(append_with_ours).await;
+}
+
+async fn appended_samples_are_visible_and_right(append: fn(&Path, Appends, &Written)) {
     let seconds = std::env::var("MEF3_LIVE_SECONDS").map_or(8.0, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("live.mefd");
-    let (samples, pause) = (RATE as u64, if seconds > 60.0 { 1.0 } else { 0.25 });
-    let times = (seconds / pause) as u64;
+    let pause = if seconds > 60.0 { 1.0 } else { 0.25 };
+    let appends = Appends {
+        samples: RATE as u64,
+        pause: Duration::from_secs_f64(pause),
+        times: (seconds / pause) as u64,
+    };
     let written = Written::default();
     let writer = {
         let (path, written) = (path.clone(), written.clone());
         thread::spawn(move || {
-            append_with_mef3io(&path, samples, pause, times, &written);
+            append(&path, appends, &written);
             thread::sleep(VISIBLE_WITHIN);
             let all = written.all();
             // Tells the readers to end.
@@ -163,7 +223,7 @@ async fn what_mef3io_appends_is_visible_and_right() {
         })
     };
     let engine = engine(1000);
-    wait_for(&path.join("grow.timd/grow-000000.segd/grow-000000.tmet")).await;
+    wait_for(|| written.all() > 0).await;
     let readers: Vec<_> = (0..8)
         .map(|seed| read_at_random(engine.clone(), path.clone(), written.clone(), seed))
         .map(tokio::spawn)
@@ -174,7 +234,7 @@ async fn what_mef3io_appends_is_visible_and_right() {
     }
     let all = writer.join().unwrap();
     assert_eq!(follower.await.unwrap(), all);
-    assert_eq!(all, times * samples);
+    assert_eq!(all, appends.times * appends.samples);
     engine.shutdown().await;
 }
 
