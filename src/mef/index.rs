@@ -6,12 +6,27 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
-use super::layout::{FLAG_DISCONTINUITY, HEADER_BYTES, INDEX_ENTRY_BYTES, IndexEntry};
+use super::layout::{
+    BLOCK_HEADER_BYTES, FLAG_DISCONTINUITY, HEADER_BYTES, INDEX_ENTRY_BYTES, IndexEntry,
+};
 use super::time;
 
 /// Entries of one part of an index. A part that is full never changes, and is
 /// shared by all states of a recording that grows.
 pub(crate) const PART_ENTRIES: usize = 4096;
+
+/// Entries of padding that recorders may have put into an index ahead of its blocks.
+const MOST_PADDING: u64 = 1 << 20;
+
+/// Most bytes of an index that goes with `data_bytes` of data: no block is shorter
+/// than its header. A longer one is refused before it is read.
+pub(crate) fn most_index_bytes(data_bytes: u64) -> u64 {
+    let blocks = data_bytes / BLOCK_HEADER_BYTES as u64;
+    let entries = blocks.saturating_add(MOST_PADDING);
+    entries
+        .saturating_mul(INDEX_ENTRY_BYTES as u64)
+        .saturating_add(HEADER_BYTES as u64)
+}
 
 /// Where a segment's blocks are, in the file and in time.
 ///

@@ -10,12 +10,12 @@ use super::crypto::{Access, Password};
 use super::error::{Malformation, MefError};
 use super::header::{header_crc_is_right, parse_header};
 use super::identity::{FileIdentity, SegmentIdentity};
-use super::index::{BlockIndex, duration_us};
+use super::index::{BlockIndex, duration_us, most_index_bytes};
 use super::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES, METADATA_BYTES, UniversalHeader};
 use super::metadata::{SegmentMetadata, Subject, parse_metadata};
 use super::reconcile::{Reconciled, Reconciler};
 use super::recording::{Segment, UnreadableSegment};
-use super::store::{Store, StoredFile};
+use super::store::{ReadAt, Store, StoredFile};
 use super::time;
 
 /// A file that was written to so recently may be growing: what its end lacks is
@@ -185,6 +185,11 @@ fn read_index(
 ) -> Result<Reconciled, MefError> {
     // Bounded by the size at the time of the identity: a file that grows
     // meanwhile is read up to there.
+    let most = most_index_bytes(data.size().map_err(|error| data.error(&error))?);
+    if size > most {
+        let reason = Malformation::IndexTooLong { have: size, most };
+        return Err(MefError::malformed(file.path(), reason));
+    }
     let bytes = file.read(0, size)?;
     let header = parse_header(&bytes, "tidx", file.path())?;
     check_level(header, file.path(), facts)?;

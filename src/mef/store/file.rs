@@ -135,7 +135,11 @@ impl StoredFile {
         let length = most.min(size.saturating_sub(offset));
         // A file of more bytes than addresses cannot be had in one piece.
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|_| self.error(&io::ErrorKind::OutOfMemory.into()))?;
+        bytes.resize(length, 0);
         let filled = self
             .read_at(&mut bytes, offset)
             .map_err(|error| self.error(&error))?;
