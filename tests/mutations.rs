@@ -78,14 +78,20 @@ fn mutants_are_answered_truly_or_refused() {
     watch();
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut failures = Vec::new();
-    for number in only.map_or(0..mutants, |only| only..only + 1) {
+    let mut made = 0;
+    for number in only.unwrap_or(0).. {
+        if made == only.map_or(mutants, |_| 1) {
+            break;
+        }
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003) ^ number);
         // Each kind in turn, each base for each of them.
         let kind = KINDS[(number % KINDS.len() as u64) as usize];
         let base = &bases[(number / KINDS.len() as u64) as usize % bases.len()];
         let Some(mutation) = Mutation::apply(kind, base, &mut rng) else {
+            assert!(only.is_none(), "there is no such mutant");
             continue;
         };
+        made += 1;
         *DESCRIPTION.lock().unwrap() = format!("{}: {}", base.name, mutation.description);
         AT_HAND.store(number + 1, Ordering::SeqCst);
         let outcome = judge.judge(base, &mutation, number);

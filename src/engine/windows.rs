@@ -134,13 +134,12 @@ fn assemble<T: SampleValue>(
     let lines = samples.chunks_exact_mut(columns.max(1));
     let sources = plan.rows().zip(&pages.placements).zip(&chunk.rows);
     for (line, ((channel, placement), blocks)) in lines.zip(sources) {
-        if on_damage == OnDamage::Mask
-            && let Some(segment) = channel.unreadable_within(from, until)
-        {
-            masked.push(Masked::Segment {
+        if on_damage == OnDamage::Mask {
+            let unreadable = channel.unreadable_within(from, until);
+            masked.extend(unreadable.map(|segment| Masked::Segment {
                 channel: channel.name.clone(),
                 segment: Box::new(segment.clone()),
-            });
+            }));
         }
         for (position, page) in blocks {
             let Some(block) = page.block(position.block) else {

@@ -68,8 +68,9 @@ struct Source {
     segment: Option<String>,
     /// The data file, relative to the session.
     data: PathBuf,
-    /// Offset that stored times are relative to.
-    offset: i64,
+    /// Offset that stored times are relative to; `None` where the metadata that
+    /// have it cannot be read.
+    offset: Option<i64>,
 }
 
 /// What must be known of a session to read its records.
@@ -79,6 +80,8 @@ pub(crate) struct RecordReader {
     name: String,
     /// Offsets that the stored times of the channels are relative to.
     offsets: Vec<(String, i64)>,
+    /// Channels that cannot be read.
+    unreadable: Vec<String>,
     password: Option<Password>,
 }
 
@@ -106,6 +109,11 @@ impl RecordReader {
         Self {
             name: recording.name.clone(),
             offsets: recording.channels.iter().map(offset).collect(),
+            unreadable: recording
+                .unreadable
+                .iter()
+                .map(|channel| channel.name.clone())
+                .collect(),
             password: recording.password.clone(),
         }
     }
@@ -166,9 +174,17 @@ impl RecordReader {
         let items = store.list("")?;
         let mut sources = Vec::new();
         let files = items.iter().filter(|item| !item.is_folder);
-        let stems: Vec<&str> = files
-            .filter_map(|item| stem_of(&item.name, "rdat"))
-            .collect();
+        let stems_of = |extension| -> Vec<&str> {
+            let stems = files.clone();
+            stems
+                .filter_map(|item| stem_of(&item.name, extension))
+                .collect()
+        };
+        // An index without its data is a loss, which reading them will say.
+        let stems = match stems_of("rdat") {
+            none if none.is_empty() => stems_of("ridx"),
+            stems => stems,
+        };
         let own = match stems.iter().find(|stem| **stem == self.name) {
             Some(stem) => Some(*stem),
             // A folder may have been renamed without its files.
@@ -183,10 +199,18 @@ impl RecordReader {
             None => stems.first().copied(),
         };
         // The session's own records go by the first channel.
-        let session_offset = self.offsets.first().map_or(0, |&(_, offset)| offset);
+        let session_offset = match self.offsets.first() {
+            Some(&(_, offset)) => Some(offset),
+            // Where there is no channel, there is no offset.
+            None => self.unreadable.is_empty().then_some(0),
+        };
         let offset = |channel: &str| {
             let known = self.offsets.iter().find(|(name, _)| name == channel);
-            known.map_or(session_offset, |&(_, offset)| offset)
+            match known {
+                Some(&(_, offset)) => Some(offset),
+                None if self.unreadable.iter().any(|name| name == channel) => None,
+                None => session_offset,
+            }
         };
         if let (Some(own), true) = (own, query.channels.is_empty()) {
             sources.push(Source {
@@ -211,12 +235,12 @@ impl RecordReader {
             };
             let folder = Path::new(&item.name);
             let own = folder.join(format!("{name}.rdat"));
-            if store.has_file(&own) {
+            if has_records(store, &own) {
                 sources.push(source(None, own));
             }
             for (_, stem) in segments_of(store, folder)? {
                 let data = SegmentFiles::in_folder(folder, &stem).name("rdat");
-                if store.has_file(&data) {
+                if has_records(store, &data) {
                     sources.push(source(Some(stem), data));
                 }
             }
@@ -237,11 +261,18 @@ impl RecordReader {
             data: &data,
             index: index.as_ref().map(|index| index as &dyn ReadAt),
             path: data.path(),
-            recording_time_offset: source.offset,
+            recording_time_offset: source.offset.unwrap_or(0),
             // Counted records are whole: the header is written after them.
             growing: is_growing(&data) && !counts_records(&data)?,
         };
         let found = scan(&files, filter)?;
+        if source.offset.is_none() && !found.positions.is_empty() {
+            page.add(DamagedRecord {
+                file: data.path().into(),
+                file_offset: 0,
+                error: RecordError::UnresolvedTimes,
+            });
+        }
         page.further_damage += found.damage.further;
         for damaged in found.damage.listed {
             page.add(damaged);
@@ -258,7 +289,7 @@ impl RecordReader {
         let io_error = |error: MefError| RecordError::Io(error.to_string());
         let data = store.file(&source.data).map_err(io_error)?;
         let keys = self.keys_of(&data).map_err(io_error)?;
-        load(&data, position, &keys, source.offset)
+        load(&data, position, &keys, source.offset.unwrap_or(0))
     }
 
     /// The keys for a file's records: none, where the password is not its.
@@ -268,6 +299,11 @@ impl RecordReader {
         let unlocked = Keys::unlock(header, self.password.as_ref());
         Ok(unlocked.map(|(_, keys)| keys).unwrap_or_default())
     }
+}
+
+/// Whether one of the two record files is there, by the name of the data file.
+fn has_records(store: &Store, data: &Path) -> bool {
+    store.has_file(data) || store.has_file(data.with_extension("ridx"))
 }
 
 /// Whether the header says how many records there are, and can be believed.

@@ -126,12 +126,13 @@ pub enum Malformation {
         /// Bytes that are there.
         have: u64,
     },
-    /// An index that is longer than its data could fill, padding included.
-    #[error("index is {have} bytes long, its data explain {most} at most")]
+    /// An index that is longer than its data could fill, padding included, or than
+    /// a clip table may be.
+    #[error("index is {have} bytes long, {most} are possible")]
     IndexTooLong {
         /// Bytes that are there.
         have: u64,
-        /// Bytes that an index of such data has at most.
+        /// Most bytes that it may have.
         most: u64,
     },
     /// The header's type string is not that of the extension.
@@ -244,6 +245,13 @@ pub enum ArchiveError {
         member: String,
         /// Bytes that the archive would have to this member's end.
         end: u64,
+        /// Length of the archive in bytes.
+        archive_bytes: u64,
+    },
+    /// The block of zeros is missing that ends an archive: members may be missing,
+    /// too.
+    #[error("archive is truncated: it ends after {archive_bytes} bytes without an end mark")]
+    NoEnd {
         /// Length of the archive in bytes.
         archive_bytes: u64,
     },

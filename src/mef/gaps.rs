@@ -39,8 +39,8 @@ impl Channel {
         }
         let mut gaps = between(blocks, half_period_us);
         gaps.retain(|gap| {
-            let unknown = self.unreadable_within(gap.start_uutc, gap.end_uutc);
-            unknown.is_none()
+            let mut unknown = self.unreadable_within(gap.start_uutc, gap.end_uutc);
+            unknown.next().is_none()
         });
         gaps
     }

@@ -164,26 +164,28 @@ impl<'a> Reconciler<'a> {
     }
 
     /// Finds the blocks that the entries leave out, and drops entries that point
-    /// at no block. Where nothing is missing the order of the index stays.
+    /// at no block. Where nothing is missing and the index's checksum vouches for
+    /// its order, that stays; otherwise the blocks' order is the file's.
     fn rebuild(
         &mut self,
         index: &BlockIndex,
         repairs: &mut IndexRepairs,
         unknown: &mut Vec<Unknown>,
     ) -> io::Result<BlockIndex> {
-        let mut by_offset: Vec<BlockEntry> = index.iter().collect();
-        by_offset.sort_by_key(|entry| entry.file_offset);
+        let mut by_offset: Vec<(BlockEntry, usize)> = index.iter().zip(0..).collect();
+        by_offset.sort_by_key(|(entry, _)| entry.file_offset);
         let size = self.data.size()?;
         let mut found: Vec<BlockEntry> = Vec::new();
         let mut end = HEADER_BYTES as u64;
-        let mut entries = by_offset.iter().copied().peekable();
+        let mut entries = by_offset.into_iter().peekable();
         let (mut recovered, mut misplaced) = (0, Vec::new());
         while end < size || entries.peek().is_some() {
             // What points into a block that was found is no block.
-            while let Some(entry) = entries.next_if(|entry| entry.file_offset < end) {
+            while let Some(entry) = entries.next_if(|(entry, _)| entry.file_offset < end) {
                 misplaced.push(entry);
             }
-            if let Some(entry) = entries.next_if(|entry| entry.file_offset == end && end < size) {
+            let at_end = |(entry, _): &(BlockEntry, usize)| entry.file_offset == end && end < size;
+            if let Some((entry, _)) = entries.next_if(at_end) {
                 end = entry.file_end();
                 found.push(entry);
             } else if let Some(block) = self.whole_block(end)? {
@@ -194,7 +196,7 @@ impl<'a> Reconciler<'a> {
             } else {
                 let next = entries
                     .peek()
-                    .map_or(size, |entry| entry.file_offset.min(size));
+                    .map_or(size, |(entry, _)| entry.file_offset.min(size));
                 if next <= end {
                     // Entries beyond the end of the file are all that is left.
                     misplaced.extend(entries.by_ref());
@@ -210,17 +212,24 @@ impl<'a> Reconciler<'a> {
                         not_before: found.last().map(|entry| self.end_of(entry)),
                         not_after: entries
                             .peek()
-                            .filter(|entry| entry.file_offset < size)
-                            .map(|entry| entry.start_uutc),
+                            .filter(|(entry, _)| entry.file_offset < size)
+                            .map(|(entry, _)| entry.start_uutc),
                     });
                 }
                 end = next;
             }
         }
-        if recovered == 0 && misplaced.is_empty() {
+        if recovered == 0 && misplaced.is_empty() && self.trusted >= index.len() {
             return Ok(index.clone());
         }
         repairs.recovered += recovered;
+        // What stands behind the entries that the checksum vouches for, and is no
+        // block, is foreign padding.
+        let vouched = self.trusted;
+        let (padding, misplaced): (Vec<_>, Vec<_>) = misplaced
+            .into_iter()
+            .partition(|&(_, block)| vouched > 0 && block >= vouched);
+        repairs.dropped += padding.len() as u64;
         // While bytes are unaccounted for, the entry may be all that is known of
         // them: it stays, and reading it is an error.
         if unknown.is_empty() && recovered > 0 {
@@ -229,6 +238,7 @@ impl<'a> Reconciler<'a> {
             let starts: HashSet<u64> = found.iter().map(|entry| entry.file_offset).collect();
             let (same, other): (Vec<_>, Vec<_>) = misplaced
                 .into_iter()
+                .map(|(entry, _)| entry)
                 .partition(|entry| starts.contains(&entry.file_offset));
             repairs.dropped += same.len() as u64;
             found.extend(other);
@@ -268,15 +278,22 @@ impl<'a> Reconciler<'a> {
             }
             before = Some(entry);
         }
+        drop_copies(index, &mut corrections);
         if corrections.is_empty() {
             return Ok(());
         }
         repairs.corrected += corrections.len() as u64;
-        let mut corrections = corrections.into_iter().peekable();
+        let mut entries: Vec<BlockEntry> = index.iter().collect();
+        for (block, corrected) in corrections {
+            if let Some(entry) = entries.get_mut(block) {
+                *entry = corrected;
+            }
+        }
+        // Blocks that changed places must not take others' places in the order of
+        // time, by which some reads look for them.
+        entries.sort_by_key(|entry| entry.start_uutc);
         let mut corrected = BlockIndex::default();
-        for (entry, block) in index.iter().zip(0..) {
-            let correction = corrections.next_if(|(corrected, _)| *corrected == block);
-            let entry = correction.map_or(entry, |(_, entry)| entry);
+        for entry in entries {
             corrected.push(entry, self.sampling_frequency);
         }
         *index = corrected;
@@ -363,6 +380,20 @@ impl<'a> Reconciler<'a> {
         }
         Ok(true)
     }
+}
+
+/// Leaves out corrections by a block that is another one again: what the index has
+/// for its place was overwritten, and reading it must fail.
+fn drop_copies(index: &BlockIndex, corrections: &mut Vec<(usize, BlockEntry)>) {
+    if corrections.is_empty() {
+        return;
+    }
+    let wrong: HashSet<usize> = corrections.iter().map(|&(block, _)| block).collect();
+    let right = index.iter().zip(0..).filter(|(_, b)| !wrong.contains(b));
+    let mut seen: HashSet<(i64, u32)> = right
+        .map(|(entry, _)| (entry.start_uutc, entry.samples))
+        .collect();
+    corrections.retain(|(_, entry)| seen.insert((entry.start_uutc, entry.samples)));
 }
 
 /// What fills a block up to a multiple of eight bytes (format section 2).

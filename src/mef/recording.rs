@@ -178,10 +178,14 @@ impl Channel {
             .sum()
     }
 
-    /// The first unreadable segment that may hold samples of the window
-    /// `[from, until)`, since a window over it must not pass for a gap.
-    pub fn unreadable_within(&self, from: i64, until: i64) -> Option<&UnreadableSegment> {
-        self.unreadable.iter().find(|segment| {
+    /// The unreadable segments that may hold samples of the window
+    /// `[from, until)`, since a window over them must not pass for a gap.
+    pub fn unreadable_within(
+        &self,
+        from: i64,
+        until: i64,
+    ) -> impl Iterator<Item = &UnreadableSegment> {
+        self.unreadable.iter().filter(move |segment| {
             segment.not_before.is_none_or(|start| start < until)
                 && segment.not_after.is_none_or(|end| end > from)
         })

@@ -15,7 +15,7 @@ use super::error::{Malformation, MefError};
 use super::metadata::Subject;
 use super::recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 use super::segment::{FoundSegment, SegmentFiles, read_segment};
-use super::store::{Store, stem_of};
+use super::store::Store;
 use super::video_channel::read_video_channels;
 
 /// How a session is to be opened.
@@ -279,7 +279,8 @@ fn changing_rate(channel: &str, segments: &[Arc<Segment>], rate: f64) -> Option<
     Some(MefError::malformed(&file, reason))
 }
 
-/// Segments in a channel's folder as (number, stem), by number.
+/// Segments in a channel's folder as (number, stem), by number. A name that is no
+/// Unicode finds no file, so that its segment is known to be unreadable.
 pub(crate) fn segments_of(
     store: &Store,
     folder: impl AsRef<Path>,
@@ -289,7 +290,8 @@ pub(crate) fn segments_of(
         .into_iter()
         .filter(|item| item.is_folder)
         .filter_map(|item| {
-            let stem = stem_of(&item.name, "segd")?.to_owned();
+            let name = item.name.to_string_lossy();
+            let stem = name.strip_suffix(".segd")?.to_owned();
             let number = stem.rsplit_once('-')?.1.parse().ok()?;
             Some((number, stem))
         })

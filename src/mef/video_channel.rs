@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::MefError;
+use super::error::{Malformation, MefError};
 use super::layout::METADATA_BYTES;
 use super::path_bytes;
 use super::recording::UnreadableSegment;
@@ -14,7 +14,7 @@ use super::store::{ReadAt, Store, stem_of};
 use super::video::{VideoClip, VideoMetadata, parse_clips, parse_video_metadata};
 
 /// Longest clip table that is read: a million clips. Writers make one clip a
-/// file, or one a minute.
+/// file, or one a minute. A longer one is refused before it is read.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// A video channel. It has no samples, and is never read but by name.
@@ -101,7 +101,13 @@ fn read_segment(
         None => None,
     };
     let index = store.file(files.name("vidx"))?;
-    let bytes = index.read(0, MAX_INDEX_BYTES)?;
+    let have = index.size().map_err(|error| index.error(&error))?;
+    if have > MAX_INDEX_BYTES {
+        let most = MAX_INDEX_BYTES;
+        let reason = Malformation::IndexTooLong { have, most };
+        return Err(MefError::malformed(index.path(), reason));
+    }
+    let bytes = index.read(0, have)?;
     let offset = metadata.recording_time_offset.unwrap_or(0);
     let found = parse_clips(&bytes, index.path(), offset, video_bytes)?;
     Ok(VideoSegment {

@@ -50,7 +50,8 @@ pub enum ReadError {
 
 /// Refuses a window that an unreadable segment may have samples in.
 pub(crate) fn check_readable(channel: &Channel, grid: &Grid) -> Result<(), ReadError> {
-    match channel.unreadable_within(grid.start_uutc(), grid.end_uutc()) {
+    let mut unreadable = channel.unreadable_within(grid.start_uutc(), grid.end_uutc());
+    match unreadable.next() {
         None => Ok(()),
         Some(segment) => Err(ReadError::UnreadableSegment {
             channel: channel.name.clone(),

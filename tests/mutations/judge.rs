@@ -4,7 +4,8 @@ use std::path::Path;
 
 use mef3_server::config::OnDamage;
 use mef3_server::mef::{
-    ChannelReader, Grid, RecordQuery, Recording, Rule, check_session, open_session,
+    ChannelReader, Grid, PlacedRecord, RecordError, RecordQuery, Recording, Rule, check_session,
+    open_session,
 };
 use mef3_server::{Engine, Masked, ReadRequest};
 use rustix::process::{Gid, Uid, geteuid};
@@ -61,7 +62,8 @@ impl Judge {
     }
 
     pub fn judge(&mut self, base: &Base, mutation: &Mutation, number: u64) -> Answer {
-        let repaired = mutation.kind.repaired();
+        // Nobody can tell that there was another segment.
+        let repaired = mutation.kind.repaired() || mutation.no_segment;
         let other_records = mutation.other_records;
         if mutation.kind == Kind::NoPermission {
             return without_rights(|| in_files(base, repaired, other_records));
@@ -94,24 +96,34 @@ impl Judge {
     fn through_engine(&self, base: &Base, repaired: bool) -> Answer {
         self.runtime.block_on(async {
             let opened = self.engine.open_with(&base.path, base.options.clone());
-            let Ok(recording) = opened.await else {
-                return Ok(Verdict::Refused);
+            let answer = match opened.await {
+                Ok(recording) => self.channels(base, &recording, repaired).await,
+                Err(_) => Ok(Verdict::Refused),
             };
-            let mut verdict = Verdict::Equal;
-            for truth in &base.channels {
-                for on_damage in [OnDamage::Fail, OnDamage::Mask] {
-                    let request = ReadRequest::new(&recording, truth.start_uutc, truth.end_uutc)
-                        .channels([truth.channel.as_str()])
-                        .on_damage(on_damage);
-                    let answer = self.read(&request, truth, repaired).await;
-                    let answer = answer.map_err(|error| format!("engine, {on_damage:?}: {error}"));
-                    verdict = verdict.max(answer?);
-                }
-            }
             // The next mutant stands under the same name.
             self.engine.close(&base.path).await.unwrap();
-            Ok(verdict)
+            answer
         })
+    }
+
+    async fn channels(
+        &self,
+        base: &Base,
+        recording: &mef3_server::Recording,
+        repaired: bool,
+    ) -> Answer {
+        let mut verdict = Verdict::Equal;
+        for truth in &base.channels {
+            for on_damage in [OnDamage::Fail, OnDamage::Mask] {
+                let request = ReadRequest::new(recording, truth.start_uutc, truth.end_uutc)
+                    .channels([truth.channel.as_str()])
+                    .on_damage(on_damage);
+                let answer = self.read(&request, truth, repaired).await;
+                let answer = answer.map_err(|error| format!("engine, {on_damage:?}: {error}"));
+                verdict = verdict.max(answer?);
+            }
+        }
+        Ok(verdict)
     }
 
     async fn read(&self, request: &ReadRequest, truth: &Truth, repaired: bool) -> Answer {
@@ -269,27 +281,35 @@ fn records(base: &Base, recording: &Recording, repaired: bool) -> Answer {
         return Ok(Verdict::Refused);
     };
     let told = !page.damaged.is_empty();
-    let missing = base
-        .records
+    let times_unresolved = page
+        .damaged
         .iter()
-        .filter(|r| !page.records.contains(r))
-        .count();
-    let foreign = page
-        .records
-        .iter()
-        .filter(|r| !base.records.contains(r))
-        .count();
+        .any(|damaged| damaged.error == RecordError::UnresolvedTimes);
+    let others = |these: &[PlacedRecord], those: &[PlacedRecord]| {
+        let missing = |this: &&PlacedRecord| !those.iter().any(|that| is_same(this, that));
+        these.iter().filter(missing).count()
+    };
+    let missing = others(&base.records, &page.records);
+    let foreign = others(&page.records, &base.records);
     match (missing, foreign) {
         (0, 0) if told => Ok(Verdict::Refused),
         (0, 0) => Ok(Verdict::Equal),
         _ if repaired => Ok(Verdict::AsWritten),
-        // Channels that cannot be read do not say how their records' times are stored.
         (_, 0) if told => Ok(Verdict::Refused),
+        // Channels that cannot be read do not say how their records' times are stored.
+        (lost, others) if lost >= others && times_unresolved => Ok(Verdict::Refused),
         _ => Err(format!(
             "{missing} records are missing, {foreign} are others; {:?}",
             page.damaged
         )),
     }
+}
+
+/// Wherever they stand in their file.
+fn is_same(one: &PlacedRecord, other: &PlacedRecord) -> bool {
+    let mut one = one.clone();
+    one.record.file_offset = other.record.file_offset;
+    one == *other
 }
 
 /// Number of findings; nothing, where the session cannot be looked into.

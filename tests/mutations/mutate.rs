@@ -3,9 +3,10 @@
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::base::Base;
 use crate::common::patch::{HEADER, absurd, covered, field, repair, units};
@@ -26,13 +27,14 @@ pub enum Kind {
     NoPermission,
     Huge,
     StrangeName,
+    LoopedFolder,
     /// From here on, checksums are right.
     RepairedField,
     RepairedTime,
     RepairedUnits,
 }
 
-pub const KINDS: [Kind; 17] = [
+pub const KINDS: [Kind; 18] = [
     Kind::FlippedBit,
     Kind::FlippedField,
     Kind::AbsurdField,
@@ -47,6 +49,7 @@ pub const KINDS: [Kind; 17] = [
     Kind::NoPermission,
     Kind::Huge,
     Kind::StrangeName,
+    Kind::LoopedFolder,
     Kind::RepairedField,
     Kind::RepairedTime,
     Kind::RepairedUnits,
@@ -69,6 +72,7 @@ impl Kind {
             Self::NoPermission => "no permission",
             Self::Huge => "huge",
             Self::StrangeName => "strange name",
+            Self::LoopedFolder => "looped folder",
             Self::RepairedField => "field, repaired",
             Self::RepairedTime => "time, repaired",
             Self::RepairedUnits => "units, repaired",
@@ -87,8 +91,13 @@ impl Kind {
 /// How to undo a mutation.
 enum Original {
     Content(PathBuf, Vec<u8>),
-    Moved { from: PathBuf, to: PathBuf },
+    Moved {
+        from: PathBuf,
+        to: PathBuf,
+    },
     Mode(PathBuf),
+    /// A link that was not there.
+    Link(PathBuf),
 }
 
 /// A mutation that was done.
@@ -97,8 +106,11 @@ pub struct Mutation {
     pub description: String,
     /// A checksum of a single file must be wrong now.
     pub covered: bool,
-    /// Record files were exchanged, which do not say whose they are.
+    /// Record files were exchanged, which do not say whose they are, or have
+    /// another name, by which nobody looks for them.
     pub other_records: bool,
+    /// What was a segment's folder has a name that is no segment's.
+    pub no_segment: bool,
     originals: Vec<Original>,
 }
 
@@ -112,6 +124,7 @@ impl Mutation {
             description: format!("{} of {}", kind.name(), name.display()),
             covered: false,
             other_records: false,
+            no_segment: false,
             originals: Vec::new(),
         };
         match kind {
@@ -121,6 +134,7 @@ impl Mutation {
             Kind::NoPermission => mutation.forbid(&base.file(name)),
             Kind::Huge => mutation.enlarge(&base.file(name)),
             Kind::StrangeName => mutation.rename(base, name, rng)?,
+            Kind::LoopedFolder => mutation.make_loop(base, name, rng)?,
             _ => mutation.edit(&base.file(name), rng)?,
         }
         Some(mutation)
@@ -141,6 +155,7 @@ impl Mutation {
                     age(&path);
                 }
                 Original::Moved { from, to } => fs::rename(to, from).unwrap(),
+                Original::Link(path) => fs::remove_file(path).unwrap(),
                 Original::Mode(path) => {
                     fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
                 }
@@ -183,8 +198,8 @@ impl Mutation {
                 let place = time_field(&extension, &bytes, rng)?;
                 let time = match rng.u8(..4) {
                     0 => rng.i64(..),
-                    1 => i64::MIN + rng.i64(..3),
-                    2 => i64::MAX - rng.i64(..3),
+                    1 => i64::MIN + rng.i64(0..3),
+                    2 => i64::MAX - rng.i64(0..3),
                     _ => rng.i64(-10_000_000..10_000_000),
                 };
                 self.overwrite(&mut edited, place, &time.to_le_bytes());
@@ -317,16 +332,36 @@ impl Mutation {
             ": a link to an endless device",
         ][usize::from(what)];
         match what {
-            0 => {
-                let made = std::process::Command::new("mkfifo").arg(path).status();
-                assert!(made.unwrap().success());
-            }
+            0 => make_node(path, FileType::Fifo),
             1 => fs::create_dir(path).unwrap(),
-            2 => drop(UnixListener::bind(path).unwrap()),
+            2 => make_node(path, FileType::Socket),
             3 => symlink(path.file_name().unwrap(), path).unwrap(),
             4 => symlink("nowhere", path).unwrap(),
             _ => symlink("/dev/zero", path).unwrap(),
         }
+    }
+
+    /// Puts a link to a folder around it in the place of a folder.
+    fn make_loop(&mut self, base: &Base, name: &Path, rng: &mut fastrand::Rng) -> Option<()> {
+        let depth = rng.usize(1..name.components().count().max(2));
+        let part: PathBuf = name.components().take(depth).collect();
+        let folder = base.file(&part);
+        if name.as_os_str().is_empty() || !folder.is_dir() {
+            return None;
+        }
+        let aside = base.path.with_file_name("aside");
+        let around = [".", "..", "../.."][rng.usize(..3)];
+        self.description += &format!(": {} is a link to {around}", part.display());
+        fs::rename(&folder, &aside).unwrap();
+        symlink(around, &folder).unwrap();
+        // Records are looked for in what is there.
+        self.other_records = true;
+        self.originals.push(Original::Moved {
+            from: folder.clone(),
+            to: aside,
+        });
+        self.originals.push(Original::Link(folder));
+        Some(())
     }
 
     fn forbid(&mut self, path: &Path) {
@@ -358,6 +393,8 @@ impl Mutation {
             return None;
         }
         self.description += &format!(": {} renamed to {other:?}", part.display());
+        self.other_records = true;
+        self.no_segment = path.extension() == Some("segd".as_ref()) && !is_segment(&other);
         fs::rename(&path, &other).unwrap();
         self.originals.push(Original::Moved {
             from: path,
@@ -365,6 +402,19 @@ impl Mutation {
         });
         Some(())
     }
+}
+
+/// Whether a folder's name is that of a segment, with a number at its end.
+fn is_segment(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".segd");
+    let number = stem.and_then(|stem| stem.rsplit_once('-'));
+    number.is_some_and(|(_, number)| number.parse::<u64>().is_ok())
+}
+
+/// Makes something in a folder that is no file.
+fn make_node(path: &Path, kind: FileType) {
+    mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
 /// A place where a file has a time.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::RecordType;
 use super::load::MAX_BODY_BYTES;
 use crate::mef::error::Malformation;
 use crate::mef::path_bytes;
@@ -60,6 +61,20 @@ pub enum RecordError {
         /// Length of the data file.
         file_bytes: u64,
     },
+    /// The index has a record that does not stand in the data file.
+    #[error(
+        "index has a record of type {kind} at offset {offset} of the data, where there is none"
+    )]
+    IndexOnly {
+        /// The record's type by the index.
+        kind: RecordType,
+        /// Byte offset of the record in the data file by the index.
+        offset: u64,
+    },
+    /// The times of the file's records are relative to an offset that stands in
+    /// metadata which cannot be read.
+    #[error("times of the records are unresolved: the channel's metadata cannot be read")]
+    UnresolvedTimes,
     /// The file holds fewer records than its header declares.
     #[error("file holds {found} records, its header declares {declared}")]
     Missing {

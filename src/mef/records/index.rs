@@ -18,6 +18,8 @@ use crate::mef::store::ReadAt;
 #[derive(Default)]
 pub(crate) struct RecordIndex {
     entries: Vec<(u64, RecordType)>,
+    /// Which of them are accounted for.
+    met: Vec<bool>,
 }
 
 impl RecordIndex {
@@ -75,6 +77,7 @@ impl RecordIndex {
             }
         }
         found.entries.sort_unstable();
+        found.met = vec![false; found.entries.len()];
         Ok(found)
     }
 
@@ -97,6 +100,26 @@ impl RecordIndex {
     /// Whether a record of this type begins at `offset`.
     pub(super) fn has(&self, offset: u64, kind: RecordType) -> bool {
         self.entries.binary_search(&(offset, kind)).is_ok()
+    }
+
+    /// Takes note that what the index has at `offset` is accounted for: a record of
+    /// this type, or whatever it may be where that cannot be told.
+    pub(super) fn meet(&mut self, offset: u64, kind: Option<RecordType>) {
+        let first = self.entries.partition_point(|&(begin, _)| begin < offset);
+        let entries = self.entries.iter().skip(first);
+        for (entry, met) in entries.zip(self.met.iter_mut().skip(first)) {
+            if entry.0 != offset {
+                break;
+            }
+            *met |= kind.is_none_or(|kind| kind == entry.1);
+        }
+    }
+
+    /// What the index has before `end` and nobody has met.
+    pub(super) fn unmet(&self, end: u64) -> impl Iterator<Item = (u64, RecordType)> {
+        let entries = self.entries.iter().copied().zip(&self.met);
+        let before = entries.take_while(move |((begin, _), _)| *begin < end);
+        before.filter(|(_, met)| !**met).map(|(entry, _)| entry)
     }
 
     /// Whether a record begins at `offset` or behind it.

@@ -200,6 +200,7 @@ impl Scanner<'_> {
 
     fn keep(&mut self, file_offset: u64, record: &MetRecord) {
         self.records += 1;
+        self.index.meet(file_offset, Some(record.kind));
         self.found.damage.append(&mut self.pending);
         let header = &record.header;
         if level_is_undefined(header.encryption) {
@@ -220,6 +221,7 @@ impl Scanner<'_> {
 
     fn lose(&mut self, file_offset: u64, error: RecordError) {
         self.records += 1;
+        self.index.meet(file_offset, None);
         self.pending.note(self.files.path, file_offset, error);
     }
 
@@ -228,6 +230,10 @@ impl Scanner<'_> {
         let mut pending = self.pending;
         if !self.files.growing {
             found.damage.append(&mut pending);
+            for (offset, kind) in self.index.unmet(end) {
+                let error = RecordError::IndexOnly { kind, offset };
+                found.damage.note(self.files.path, offset, error);
+            }
         }
         if let Some(declared) = declared.filter(|&declared| declared > self.records) {
             let error = RecordError::Missing {

@@ -15,7 +15,7 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
-use self::walk::{MAX_HEADERS, walk};
+use self::walk::{MAX_HEADERS, Walked, walk};
 use super::ReadAt;
 use crate::mef::error::MefError;
 
@@ -45,6 +45,7 @@ pub(crate) struct Archive {
     names: Vec<u8>,
     /// In order of the names, each name once.
     members: Vec<Member>,
+    is_whole: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -77,7 +78,8 @@ impl Archive {
     /// [`MefError::Changed`] where the file shrinks meanwhile, and
     /// [`MefError::Malformed`] with an [`ArchiveError`] for all that the
     /// archive's bytes can do wrong. An archive that ends after a whole member,
-    /// without the blocks that mark its end, is none of these.
+    /// without the blocks that mark its end, is none of these
+    /// ([`is_whole`](Self::is_whole)).
     pub(crate) fn read(data: &(impl ReadAt + ?Sized), path: &Path) -> Result<Self, MefError> {
         let Some(stem) = archive_stem(path) else {
             return Err(MefError::NotASession {
@@ -85,11 +87,15 @@ impl Archive {
                 reason: "session archive must end with .mefd.tar".into(),
             });
         };
-        let (names, members) = walk(data, path, MAX_HEADERS)?;
-        Ok(Self::new(names, members, stem))
+        Ok(Self::new(walk(data, path, MAX_HEADERS)?, stem))
     }
 
-    fn new(mut names: Vec<u8>, mut members: Vec<Member>, stem: &OsStr) -> Self {
+    fn new(walked: Walked, stem: &OsStr) -> Self {
+        let Walked {
+            mut names,
+            mut members,
+            is_whole,
+        } = walked;
         let name = |member: &Member| names.get(member.name.clone()).unwrap_or_default();
         // Of equal names the last one counts, and sorting keeps their order.
         members.sort_by(|a, b| name(a).cmp(name(b)));
@@ -118,7 +124,14 @@ impl Archive {
             session_name,
             names,
             members,
+            is_whole,
         }
+    }
+
+    /// Whether the archive has an end. What was cut off between two members, as by
+    /// a copy that is not complete, has none, and nobody knows what is missing.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The session's name: that of its root folder in the archive, or the

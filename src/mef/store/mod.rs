@@ -16,7 +16,7 @@ pub(crate) use file::{FileStatus, StoredFile};
 pub(crate) use read_at::ReadAt;
 pub(crate) use tar::MAX_EXTENSION_BYTES;
 
-use super::error::MefError;
+use super::error::{ArchiveError, MefError};
 
 /// The files of one session, in its folder or in an archive. Their names are
 /// relative to the session.
@@ -68,6 +68,13 @@ impl Store {
         // Before the walk: what changes meanwhile is seen later.
         let status = file.status().map_err(|error| file.error(&error))?;
         let directory = Archive::read(&file, path)?;
+        if !directory.is_whole() {
+            let archive_bytes = status.size;
+            return Err(MefError::malformed(
+                path,
+                ArchiveError::NoEnd { archive_bytes }.into(),
+            ));
+        }
         let name = directory.session_name().to_string_lossy().into_owned();
         let archive = OpenArchive {
             file,

@@ -30,13 +30,23 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"BZh", "bzip2"),
 ];
 
-/// Reads all headers of an archive, at most `limit`, and gives its members in
-/// their order and the names that they refer to.
+/// What the headers of an archive say.
+#[derive(Debug)]
+pub(super) struct Walked {
+    /// All names, one after the other.
+    pub(super) names: Vec<u8>,
+    /// The members in their order.
+    pub(super) members: Vec<Member>,
+    /// Whether the block of zeros is there that ends an archive.
+    pub(super) is_whole: bool,
+}
+
+/// Reads all headers of an archive, at most `limit`.
 pub(super) fn walk(
     data: &(impl ReadAt + ?Sized),
     path: &Path,
     limit: u64,
-) -> Result<(Vec<u8>, Vec<Member>), MefError> {
+) -> Result<Walked, MefError> {
     let mut walk = Walk {
         data,
         path,
@@ -44,8 +54,13 @@ pub(super) fn walk(
         names: Vec::new(),
         members: Vec::new(),
     };
-    walk.run(limit)?;
-    Ok((walk.names, walk.members))
+    let end = walk.run(limit)?;
+    let is_whole = walk.size.saturating_sub(end) >= BLOCK_BYTES as u64;
+    Ok(Walked {
+        names: walk.names,
+        members: walk.members,
+        is_whole,
+    })
 }
 
 /// A walk that is under way.
@@ -67,7 +82,8 @@ struct Ahead {
 }
 
 impl<D: ReadAt + ?Sized> Walk<'_, D> {
-    fn run(&mut self, limit: u64) -> Result<(), MefError> {
+    /// Gives the place where there is no further header.
+    fn run(&mut self, limit: u64) -> Result<u64, MefError> {
         let mut ahead = Ahead::default();
         let mut headers = 0;
         let mut offset = 0;
@@ -83,7 +99,7 @@ impl<D: ReadAt + ?Sized> Walk<'_, D> {
                 .checked_next_multiple_of(BLOCK_BYTES as u64)
                 .unwrap_or(u64::MAX);
         }
-        Ok(())
+        Ok(offset)
     }
 
     /// The header at `offset`; `None` where the archive ends, be it with a
