@@ -76,7 +76,6 @@ fn every_byte_under_a_checksum_counts() {
     let mut changes = 0;
     for file in files {
         let whole = fs::read(&file).unwrap();
-        // The body of record files is under the checksums of the records.
         for _ in 0..60 {
             let place = rng.usize(..whole.len());
             let mut changed = whole.clone();

@@ -18,7 +18,7 @@ use crate::mef::error::{BlockError, MefError};
 use crate::mef::header::{header_crc_is_right, parse_header};
 use crate::mef::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES, METADATA_BYTES, UniversalHeader};
 use crate::mef::recording::Recording;
-use crate::mef::records::RecordError;
+use crate::mef::records::{RECORD_ENTRY_BYTES, RecordError};
 use crate::mef::red::Decoder;
 use crate::mef::segment::is_growing;
 use crate::mef::session::{OpenOptions, open_session};
@@ -252,17 +252,23 @@ impl Check<'_> {
         self.body(&file, header, extension)
     }
 
-    /// Whether a segment has more blocks than a header of it knows of, and was
-    /// written to a moment ago.
-    fn has_grown(&self, file: &StoredFile, header: &UniversalHeader) -> bool {
-        let name = file.path().with_extension("tidx");
+    /// Whether the index beside a file has more entries than the file's header
+    /// knows of, and the file was written to a moment ago.
+    fn has_grown(
+        &self,
+        file: &StoredFile,
+        header: &UniversalHeader,
+        index: &str,
+        entry_bytes: usize,
+    ) -> bool {
+        let name = file.path().with_extension(index);
         let name = name.strip_prefix(self.store.path("")).unwrap_or(&name);
         let size = self.store.file(name).and_then(|index| {
             let size = index.size();
             size.map_err(|error| index.error(&error))
         });
         let body = size.unwrap_or(0).saturating_sub(HEADER_BYTES as u64);
-        let entries = i64::try_from(body / INDEX_ENTRY_BYTES as u64).unwrap_or(i64::MAX);
+        let entries = i64::try_from(body / entry_bytes as u64).unwrap_or(i64::MAX);
         is_growing(file) && header.number_of_entries.get() < entries
     }
 
@@ -274,11 +280,11 @@ impl Check<'_> {
     ) -> Result<(), MefError> {
         let stored = header.body_crc.get();
         // A file that grows has that of an earlier state.
-        let grown = match extension {
-            "rdat" | "ridx" => is_growing(file),
-            _ => self.has_grown(file, header),
+        let (index, entry_bytes) = match extension {
+            "rdat" | "ridx" => ("ridx", RECORD_ENTRY_BYTES),
+            _ => ("tidx", INDEX_ENTRY_BYTES),
         };
-        if stored == CRC_NOT_COMPUTED || grown {
+        if stored == CRC_NOT_COMPUTED || self.has_grown(file, header, index, entry_bytes) {
             return Ok(());
         }
         let end = match extension {

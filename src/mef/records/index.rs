@@ -18,8 +18,8 @@ use crate::mef::store::ReadAt;
 #[derive(Default)]
 pub(crate) struct RecordIndex {
     entries: Vec<(u64, RecordType)>,
-    /// Which of them are accounted for.
-    met: Vec<bool>,
+    /// The stored time of each, until it is accounted for.
+    unmet: Vec<Option<i64>>,
 }
 
 impl RecordIndex {
@@ -51,7 +51,7 @@ impl RecordIndex {
         let last_offset = data_bytes.saturating_sub(RECORD_HEADER_BYTES as u64);
         let records = data_bytes.saturating_sub(start) / RECORD_HEADER_BYTES as u64;
         let entries = (size.saturating_sub(start) / RECORD_ENTRY_BYTES as u64).min(records);
-        let mut found = Self::default();
+        let mut timed = Vec::new();
         for place in (0..entries).map(|entry| start + entry * RECORD_ENTRY_BYTES as u64) {
             let bytes = pieces.at(place, RECORD_ENTRY_BYTES)?;
             let Ok((entry, _)) = RecordEntry::ref_from_prefix(bytes) else {
@@ -65,7 +65,7 @@ impl RecordIndex {
             }
             match u64::try_from(offset) {
                 Ok(inside) if (start..=last_offset).contains(&inside) => {
-                    found.entries.push((inside, kind));
+                    timed.push(((inside, kind), Some(entry.time.get())));
                 }
                 _ => report(
                     place,
@@ -76,9 +76,9 @@ impl RecordIndex {
                 ),
             }
         }
-        found.entries.sort_unstable();
-        found.met = vec![false; found.entries.len()];
-        Ok(found)
+        timed.sort_unstable();
+        let (entries, unmet) = timed.into_iter().unzip();
+        Ok(Self { entries, unmet })
     }
 
     /// Number of entries that are not padding and point into the data file.
@@ -103,23 +103,27 @@ impl RecordIndex {
     }
 
     /// Takes note that what the index has at `offset` is accounted for: a record of
-    /// this type, or whatever it may be where that cannot be told.
-    pub(super) fn meet(&mut self, offset: u64, kind: Option<RecordType>) {
+    /// this type and stored time, or whatever it may be where that cannot be told.
+    pub(super) fn meet(&mut self, offset: u64, record: Option<(RecordType, i64)>) {
         let first = self.entries.partition_point(|&(begin, _)| begin < offset);
         let entries = self.entries.iter().skip(first);
-        for (entry, met) in entries.zip(self.met.iter_mut().skip(first)) {
-            if entry.0 != offset {
+        for (&(begin, kind), unmet) in entries.zip(self.unmet.iter_mut().skip(first)) {
+            if begin != offset {
                 break;
             }
-            *met |= kind.is_none_or(|kind| kind == entry.1);
+            if record.is_none_or(|(met, time)| met == kind && Some(time) == *unmet) {
+                *unmet = None;
+            }
         }
     }
 
     /// What the index has before `end` and nobody has met.
     pub(super) fn unmet(&self, end: u64) -> impl Iterator<Item = (u64, RecordType)> {
-        let entries = self.entries.iter().copied().zip(&self.met);
+        let entries = self.entries.iter().copied().zip(&self.unmet);
         let before = entries.take_while(move |((begin, _), _)| *begin < end);
-        before.filter(|(_, met)| !**met).map(|(entry, _)| entry)
+        before
+            .filter(|(_, unmet)| unmet.is_some())
+            .map(|(entry, _)| entry)
     }
 
     /// Whether a record begins at `offset` or behind it.

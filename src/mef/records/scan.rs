@@ -81,7 +81,7 @@ impl RecordDamage {
 ///
 /// The header of a record in the data file decides what it is; the index only
 /// says where to go on behind one that cannot be believed. Memory is a buffer of
-/// fixed size, 32 bytes for each wanted record and 16 for each entry of the
+/// fixed size, 32 bytes for each wanted record and 32 for each entry of the
 /// index.
 ///
 /// A file that is not growing is read up to the number of records that it
@@ -200,7 +200,8 @@ impl Scanner<'_> {
 
     fn keep(&mut self, file_offset: u64, record: &MetRecord) {
         self.records += 1;
-        self.index.meet(file_offset, Some(record.kind));
+        let told = (record.kind, record.header.time.get());
+        self.index.meet(file_offset, Some(told));
         self.found.damage.append(&mut self.pending);
         let header = &record.header;
         if level_is_undefined(header.encryption) {
