@@ -260,6 +260,9 @@ fn log_opened(recording: &PagedRecording) {
         channels = recording.channels.len(),
         "recording opened"
     );
+    if recording.password_by_old_mapping {
+        tracing::warn!("the password is right only as mef3io up to 1.2.0 took it");
+    }
     for channel in &recording.unreadable {
         tracing::warn!(channel = channel.name, error = %channel.error, "channel cannot be read");
     }

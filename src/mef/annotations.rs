@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
-use super::crypto::{Keys, Password};
+use super::crypto::{Access, Keys, Password};
 use super::error::MefError;
 use super::header::{header_crc_is_right, parse_header};
 use super::layout::{HEADER_BYTES, UniversalHeader};
@@ -56,6 +56,9 @@ pub struct RecordPage {
     pub records: Vec<PlacedRecord>,
     /// Number of all that match the query, however many of them are here.
     pub total: u64,
+    /// How many of all those are plain text in a protected session, where anybody can
+    /// read them without a password: the legacy writer encrypts no record.
+    pub plain_in_protected: u64,
     /// What cannot be read, whatever was wanted.
     pub damaged: Vec<DamagedRecord>,
     /// Findings beyond those that are listed.
@@ -83,6 +86,8 @@ pub(crate) struct RecordReader {
     /// Channels that cannot be read.
     unreadable: Vec<String>,
     password: Option<Password>,
+    /// The session has passwords.
+    protected: bool,
 }
 
 impl Recording {
@@ -115,6 +120,7 @@ impl RecordReader {
                 .map(|channel| channel.name.clone())
                 .collect(),
             password: recording.password.clone(),
+            protected: recording.access != Access::Unprotected,
         }
     }
 
@@ -272,6 +278,9 @@ impl RecordReader {
                 file_offset: 0,
                 error: RecordError::UnresolvedTimes,
             });
+        }
+        if self.protected {
+            page.plain_in_protected += found.plain;
         }
         page.further_damage += found.damage.further;
         for damaged in found.damage.listed {

@@ -24,7 +24,8 @@ type Key = [u8; KEY_BYTES];
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Password {
     bytes: Key,
-    /// The bytes by the mapping of mef3io up to 1.2.0, where they differ.
+    /// The bytes by the mapping of mef3io up to 1.2.0, where they differ; only for
+    /// reading.
     fallback: Option<Key>,
 }
 
@@ -94,6 +95,8 @@ pub(crate) struct WrongPassword;
 pub(crate) struct Keys {
     level_1: Option<Key>,
     level_2: Option<Key>,
+    /// The password opened the file by its fallback only.
+    pub(crate) by_fallback: bool,
 }
 
 /// Ciphertext whose key is not at hand.
@@ -116,6 +119,7 @@ impl Keys {
         let keys = Self {
             level_1: Some(level_1.bytes),
             level_2: Some(level_2.bytes),
+            by_fallback: false,
         };
         (keys, [hash(&level_1.bytes), second])
     }
@@ -132,12 +136,14 @@ impl Keys {
         let Some(password) = password else {
             return Ok((Access::Locked, Self::default()));
         };
-        let candidates = [Some(&password.bytes), password.fallback.as_ref()];
-        let unlocked = candidates
-            .into_iter()
-            .flatten()
-            .find_map(|bytes| Self::check(validation, bytes));
-        unlocked.ok_or(WrongPassword)
+        if let Some(unlocked) = Self::check(validation, &password.bytes) {
+            return Ok(unlocked);
+        }
+        let fallback = password.fallback.as_ref();
+        let unlocked = fallback.and_then(|bytes| Self::check(validation, bytes));
+        let (access, mut keys) = unlocked.ok_or(WrongPassword)?;
+        keys.by_fallback = true;
+        Ok((access, keys))
     }
 
     fn check([first, second]: [&Key; 2], bytes: &Key) -> Option<(Access, Self)> {
@@ -145,7 +151,7 @@ impl Keys {
         if hashed == *first {
             let keys = Self {
                 level_1: Some(*bytes),
-                level_2: None,
+                ..Self::default()
             };
             return Some((Access::Level1, keys));
         }
@@ -158,6 +164,7 @@ impl Keys {
         let keys = Self {
             level_1: Some(*level_1),
             level_2: Some(*bytes),
+            by_fallback: false,
         };
         Some((Access::Level2, keys))
     }
@@ -331,8 +338,11 @@ mod tests {
         let mut header = UniversalHeader::new_zeroed();
         header.level_1_validation = one;
         header.level_2_validation = two;
-        let opened = Keys::unlock(&header, Password::new("é").as_ref()).unwrap();
-        assert_eq!(opened.0, Access::Level1);
+        let (access, keys) = Keys::unlock(&header, Password::new("é").as_ref()).unwrap();
+        assert_eq!(access, Access::Level1);
+        assert!(keys.by_fallback);
+        let (_, keys) = Keys::unlock(&header, Some(&old)).unwrap();
+        assert!(!keys.by_fallback);
     }
 
     #[test]

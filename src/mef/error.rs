@@ -146,8 +146,9 @@ pub enum Malformation {
     /// Big-endian or unknown byte order.
     #[error("byte order {0} is not supported, only little-endian (1)")]
     ByteOrder(u8),
-    /// A major version other than 3.
-    #[error("MEF version {0} is not supported, only 3")]
+    /// A major version other than 3: such a file is read as if it were, and never
+    /// written to.
+    #[error("MEF version {0} is not known, only 3")]
     Version(u8),
     /// The header's CRC does not match its bytes.
     #[error("header CRC mismatch: stored {stored:08X}, computed {computed:08X}")]
@@ -173,7 +174,8 @@ pub enum Malformation {
         /// The value found.
         level: i8,
     },
-    /// The sampling frequency is not a finite positive number.
+    /// The sampling frequency is not a finite positive number, or so low that the
+    /// length of a block is no 64-bit time.
     #[error("sampling frequency {0} Hz is not usable")]
     SamplingFrequency(f64),
     /// Segments of one channel have different rates, so that it has no grid.

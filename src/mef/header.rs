@@ -9,15 +9,18 @@ use super::error::{Malformation, MefError};
 use super::layout::{HEADER_BYTES, UniversalHeader};
 
 const LITTLE_ENDIAN: u8 = 1;
-const MAJOR_VERSION: u8 = 3;
+/// Major versions of files that say what they are, or nothing: 0 and 0xFF are "no
+/// entry".
+const KNOWN_VERSIONS: [u8; 3] = [3, 0, NO_ENTRY];
 /// "No entry" for version and byte order.
 const NO_ENTRY: u8 = 0xFF;
 
 /// Reads the universal header of a file of the given type ("tmet", "tidx", ...)
 /// from the file's first bytes.
 ///
-/// The stored type, byte order and version are checked; the CRC is
-/// [`verify_header_crc`]'s business, since a growing file's is stale by design.
+/// The stored type and byte order are checked; the CRC is [`verify_header_crc`]'s
+/// business, since a growing file's is stale by design. Another version is no
+/// reason not to read it: see [`verify_version`].
 pub(crate) fn parse_header<'a>(
     bytes: &'a [u8],
     file_type: &str,
@@ -41,10 +44,17 @@ pub(crate) fn parse_header<'a>(
     if ![LITTLE_ENDIAN, NO_ENTRY].contains(&header.byte_order) {
         return refuse(Malformation::ByteOrder(header.byte_order));
     }
-    if ![MAJOR_VERSION, NO_ENTRY].contains(&header.version_major) {
-        return refuse(Malformation::Version(header.version_major));
-    }
     Ok(header)
+}
+
+/// Checks that the header has the major version 3, or none. What others mean is not
+/// known: whoever checks a session is told of it, and nothing is added to the file.
+pub(crate) fn verify_version(header: &UniversalHeader, file: &Path) -> Result<(), MefError> {
+    let version = header.version_major;
+    if KNOWN_VERSIONS.contains(&version) {
+        return Ok(());
+    }
+    Err(MefError::malformed(file, Malformation::Version(version)))
 }
 
 /// Checks the header's own CRC.

@@ -229,6 +229,12 @@ impl BlockIndex {
         self.total_samples
     }
 
+    /// Whether the duration of every block is a number of microseconds: at absurdly
+    /// low rates it is not, and no block has an end.
+    pub(crate) fn has_finite_durations(&self) -> bool {
+        self.longest_us < i64::MAX
+    }
+
     /// Bytes after the last whole entry: a torn append or foreign padding.
     pub fn trailing_bytes(&self) -> u64 {
         self.trailing_bytes

@@ -101,14 +101,16 @@ pub(crate) struct SegmentMetadata {
     pub(crate) start_uutc: Option<i64>,
     /// The instant just after the last sample, absolute uUTC.
     pub(crate) end_uutc: Option<i64>,
-    /// Offset that stored times are relative to, in microseconds; `None` where
-    /// it is in a section that is locked.
+    /// Offset that stored times are relative to, in microseconds; zero where there
+    /// is none, `None` where it is in a section that is locked.
     pub(crate) recording_time_offset: Option<i64>,
     pub(crate) acquisition: Acquisition,
     /// `None` where the section is locked.
     pub(crate) subject: Option<Subject>,
     /// What the password opens.
     pub(crate) access: Access,
+    /// It does so only in the form that mef3io up to 1.2.0 gave it.
+    pub(crate) by_fallback: bool,
     /// Shared by all files of the segment.
     pub(crate) level_uuid: [u8; 16],
 }
@@ -124,11 +126,14 @@ pub(crate) fn parse_metadata(
         metadata,
         section_3_unlocked,
         access,
-        keys: _,
+        keys,
     } = decipher(bytes, file, password)?;
     let header = &metadata.header;
     let section_3 = section_3_unlocked.then_some(&metadata.section_3);
-    let recording_time_offset = section_3.map(|section| section.recording_time_offset.get());
+    let recording_time_offset = section_3.map(|section| {
+        let stored = section.recording_time_offset.get();
+        known_time(stored).unwrap_or(0)
+    });
     // A locked offset leaves times relative to the masked origin.
     let offset = recording_time_offset.unwrap_or(0);
     Ok(SegmentMetadata {
@@ -138,6 +143,7 @@ pub(crate) fn parse_metadata(
         acquisition: parse_acquisition(&metadata.section_2, file)?,
         subject: section_3.map(parse_subject),
         access,
+        by_fallback: keys.by_fallback,
         level_uuid: header.level_uuid,
     })
 }

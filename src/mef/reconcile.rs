@@ -25,6 +25,10 @@ use super::time;
 
 /// How often each byte of the data file may be read, on average.
 const BUDGET_READS: u64 = 4;
+/// What rounding moves a block by, in microseconds (format section 11.5).
+const ROUNDING_US: i64 = 2;
+/// How far clocks that jitter move a block.
+const MAX_JITTER_SAMPLES: f64 = 2.0;
 /// Unknown stretches of one data file that are kept apart.
 const MAX_UNKNOWN: usize = 100;
 
@@ -262,7 +266,10 @@ impl<'a> Reconciler<'a> {
             let Some(entry) = index.get(block) else {
                 break;
             };
-            let seamless = before.is_some_and(|before| self.follows(&before, &entry));
+            let seamless = before.is_some_and(|before| {
+                let next = index.get(block + 1);
+                self.follows(&before, &entry, next.as_ref())
+            });
             if !seamless || block == last || block >= self.trusted {
                 // Either side of a broken seam may be the wrong one.
                 for suspect in block.saturating_sub(1).max(looked_up)..=block {
@@ -314,10 +321,28 @@ impl<'a> Reconciler<'a> {
         Ok(whole.filter(|told| told.bytes == entry.bytes))
     }
 
-    fn follows(&self, before: &BlockEntry, entry: &BlockEntry) -> bool {
-        let late = entry.start_uutc.saturating_sub(self.end_of(before)) as f64;
-        // Writers round, and clocks jitter.
-        late.abs() * self.sampling_frequency <= 2e6
+    /// Whether an entry follows the one before it as entries do.
+    fn follows(&self, before: &BlockEntry, entry: &BlockEntry, next: Option<&BlockEntry>) -> bool {
+        let late = self.lateness(before, entry);
+        if late.saturating_abs() <= ROUNDING_US {
+            return true;
+        }
+        // Clocks jitter, too. But a wrong count is off by whole samples, and a wrong
+        // time by as much before its block as behind it.
+        let period_us = 1e6 / self.sampling_frequency;
+        let samples = late as f64 / period_us;
+        let whole = (samples - samples.round()).abs() * period_us <= ROUNDING_US as f64;
+        let behind = next.map(|next| self.lateness(entry, next));
+        let undone = behind.is_some_and(|behind| {
+            let both = late.saturating_add(behind);
+            both.saturating_abs() <= ROUNDING_US
+        });
+        samples.abs() <= MAX_JITTER_SAMPLES && !whole && !undone
+    }
+
+    /// Microseconds from the end of an entry's block to the start of the next.
+    fn lateness(&self, before: &BlockEntry, entry: &BlockEntry) -> i64 {
+        entry.start_uutc.saturating_sub(self.end_of(before))
     }
 
     fn end_of(&self, entry: &BlockEntry) -> i64 {

@@ -31,6 +31,9 @@ pub struct Recording {
     pub video_channels: Vec<VideoChannel>,
     /// What the password opens, by the first channel.
     pub access: Access,
+    /// The password opens the session only in the form that mef3io up to 1.2.0 gave
+    /// to characters beyond ASCII; other programs will refuse it.
+    pub password_by_old_mapping: bool,
     /// Subject metadata of the first channel; `None` where they are locked.
     pub subject: Option<Subject>,
     /// What the session was opened with. It goes from process to process with
@@ -52,6 +55,7 @@ impl Recording {
             unreadable: Vec::new(),
             video_channels: Vec::new(),
             access: Access::Unprotected,
+            password_by_old_mapping: false,
             subject: None,
             password: None,
             store: None,
@@ -67,6 +71,7 @@ impl Recording {
             unreadable: Vec::new(),
             video_channels: self.video_channels.clone(),
             access: self.access,
+            password_by_old_mapping: self.password_by_old_mapping,
             subject: self.subject.clone(),
             password: self.password.clone(),
             store: self.store.clone(),

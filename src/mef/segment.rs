@@ -1,7 +1,8 @@
 //! Reading the metadata and the index of one segment (format sections 6 and 7).
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, SystemTime, SystemTimeError};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,12 @@ use super::time;
 /// still to come.
 const GROWING: Duration = Duration::from_secs(10);
 
+/// A file that was cut so recently may be in the midst of being written anew. What
+/// nobody writes to any more is older, so that this bounds the wait for a whole
+/// session.
+const REWRITING: Duration = Duration::from_millis(100);
+const REWRITING_PAUSE: Duration = Duration::from_millis(5);
+
 /// A segment as it was found in its files, and what its metadata say of the
 /// session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +36,7 @@ pub(crate) struct FoundSegment {
     pub(crate) segment: Segment,
     pub(crate) subject: Option<Subject>,
     pub(crate) access: Access,
+    pub(crate) by_fallback: bool,
 }
 
 /// The files of a segment, named after its folder.
@@ -82,6 +90,11 @@ pub(crate) fn read_segment(
     let data_header = read_header(&data, "tdat", &facts)?;
     let reconciled = read_index(&index_file, &data, identity.index.size(), &facts, progress)?;
     let index = reconciled.index;
+    if !index.has_finite_durations() {
+        let rate = facts.sampling_frequency;
+        let reason = Malformation::SamplingFrequency(rate);
+        return Err(MefError::malformed(metadata_file.path(), reason));
+    }
 
     // Headers of growing files are stale; blocks that are there are there. A
     // damaged header says nothing.
@@ -116,6 +129,7 @@ pub(crate) fn read_segment(
     let span_uutc = span_of(&metadata, &index).unwrap_or((start_uutc, end_uutc));
     Ok(FoundSegment {
         access: metadata.access,
+        by_fallback: metadata.by_fallback,
         subject: metadata.subject,
         segment: Segment {
             number,
@@ -141,15 +155,25 @@ struct Facts {
     level_uuid: [u8; 16],
 }
 
+/// Reads a metadata file. The legacy writer cuts it at every append and writes it
+/// anew: one that is too short is looked at again, unless it has been so for long.
 pub(crate) fn read_metadata(
     store: &Store,
     files: &SegmentFiles,
     password: Option<&Password>,
 ) -> Result<(StoredFile, SegmentMetadata), MefError> {
-    let file = store.file(files.name("tmet"))?;
-    let bytes = file.read(0, METADATA_BYTES as u64)?;
-    let metadata = parse_metadata(&bytes, file.path(), password)?;
-    Ok((file, metadata))
+    loop {
+        let file = store.file(files.name("tmet"))?;
+        let bytes = file.read(0, METADATA_BYTES as u64)?;
+        match parse_metadata(&bytes, file.path(), password) {
+            Ok(metadata) => return Ok((file, metadata)),
+            Err(error) if bytes.len() < METADATA_BYTES && is_being_rewritten(&file) => {
+                tracing::debug!(%error, "metadata are looked at again");
+                thread::sleep(REWRITING_PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn read_header(
@@ -231,11 +255,19 @@ fn vouched_for(header: &UniversalHeader, body: &[u8]) -> usize {
 
 /// Whether a file was written to a moment ago.
 pub(crate) fn is_growing(file: &StoredFile) -> bool {
-    file.modified().is_ok_and(|modified| {
-        let age = SystemTime::now().duration_since(modified);
-        // A time in the future is that of another clock.
-        age.unwrap_or_default() < GROWING
-    })
+    // A time in the future is that of another clock.
+    age_of(file).is_some_and(|age| age.unwrap_or_default() < GROWING)
+}
+
+/// Whether somebody was writing to a file just now, by the clock of this machine.
+fn is_being_rewritten(file: &StoredFile) -> bool {
+    age_of(file).is_some_and(|age| age.is_ok_and(|age| age < REWRITING))
+}
+
+/// How long ago a file was written to; an error for a time in the future.
+fn age_of(file: &StoredFile) -> Option<Result<Duration, SystemTimeError>> {
+    let modified = file.modified().ok()?;
+    Some(SystemTime::now().duration_since(modified))
 }
 
 /// The span of a segment by its metadata, unless the index goes beyond it by

@@ -162,6 +162,13 @@ pub(crate) fn read_segment_or_reason(
     }
 }
 
+/// What the metadata of a segment say of the session.
+struct Told {
+    access: Access,
+    by_fallback: bool,
+    subject: Option<Subject>,
+}
+
 /// The segments of a channel as they were found.
 #[derive(Default)]
 pub(crate) struct Segments {
@@ -200,16 +207,21 @@ impl Segments {
 
     /// Adds what is next by its number; gives what the metadata of a readable
     /// segment say of the session.
-    fn add_outcome(&mut self, outcome: Outcome) -> Option<(Access, Option<Subject>)> {
+    fn add_outcome(&mut self, outcome: Outcome) -> Option<Told> {
         match outcome {
             Outcome::Readable(found) => {
                 let FoundSegment {
                     segment,
                     access,
+                    by_fallback,
                     subject,
                 } = *found;
                 self.add(Arc::new(segment));
-                Some((access, subject))
+                Some(Told {
+                    access,
+                    by_fallback,
+                    subject,
+                })
             }
             Outcome::Unreadable {
                 number,
@@ -258,9 +270,10 @@ impl Recording {
             None => {}
             Some(Err(unreadable)) => self.unreadable.push(unreadable),
             Some(Ok(channel)) => {
-                if let (true, Some((access, subject))) = (self.channels.is_empty(), first) {
-                    self.subject = subject;
-                    self.access = access;
+                if let (true, Some(told)) = (self.channels.is_empty(), first) {
+                    self.subject = told.subject;
+                    self.access = told.access;
+                    self.password_by_old_mapping = told.by_fallback;
                 }
                 self.channels.push(channel);
             }

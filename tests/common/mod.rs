@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "not every test program reads the corpus")]
 pub mod corpus;
+#[allow(dead_code, reason = "not every test program forges sessions")]
+pub mod forge;
 #[allow(dead_code, reason = "not every test program spoils files")]
 pub mod patch;
 #[allow(dead_code, reason = "not every test program compares with the peers")]

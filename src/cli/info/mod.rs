@@ -1,6 +1,7 @@
 //! `info`: what is in a session, and whether it is whole.
 
 mod deep;
+mod notices;
 mod records;
 mod report;
 mod table;
@@ -24,7 +25,7 @@ blocks hold is then unknown. With --deep the exit status says what was found: 0
 if everything can be read, 1 if anything is damaged.
 
 Gaps are what lies between two blocks; times are uUTC, microseconds since
-1970-01-01T00:00:00 UTC. Subject metadata are never shown; records are, as they
+1970-01-01T00:00:00 UTC. Who the subject is, is never shown; records are, as they
 were written.
 
 Examples:

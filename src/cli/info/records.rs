@@ -71,6 +71,8 @@ impl RecordArguments {
 #[derive(Debug, Serialize)]
 pub(super) struct RecordReport<'a> {
     total: u64,
+    /// How many of all anybody can read though the session is protected.
+    plain_in_protected: u64,
     skipped: u64,
     records: Vec<RecordEntry<'a>>,
     damaged: Vec<Damaged>,
@@ -109,6 +111,7 @@ impl<'a> RecordReport<'a> {
     pub(super) fn new(page: &'a RecordPage, query: &RecordQuery) -> Self {
         Self {
             total: page.total,
+            plain_in_protected: page.plain_in_protected,
             skipped: query.skip.min(page.total),
             records: page.records.iter().map(RecordEntry::new).collect(),
             damaged: page.damaged.iter().map(Damaged::new).collect(),
@@ -170,6 +173,13 @@ pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write)
     if rest > 0 {
         let skip = query.skip.saturating_add(shown);
         writeln!(out, "{rest} more: --skip {skip}")?;
+    }
+    if page.plain_in_protected > 0 {
+        writeln!(
+            out,
+            "{} of {} can be read without the session's password",
+            page.plain_in_protected, page.total
+        )?;
     }
     for damaged in &page.damaged {
         writeln!(out, "damaged: {}", printable(&damaged.to_string()))?;

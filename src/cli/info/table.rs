@@ -3,9 +3,11 @@
 
 use std::io::{self, Write};
 
-use mef3_server::mef::Access;
+use mef3_server::mef::{Access, Acquisition};
 
-use super::report::{ChannelReport, Report};
+use super::notices;
+use super::report::Report;
+use crate::cli::iso8601;
 use crate::cli::units::{bytes, counted, duration, plain, printable, rate};
 
 /// Writes the whole report.
@@ -16,8 +18,9 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         write_table(&times(report), out)?;
         writeln!(out)?;
         write_table(&storage(report), out)?;
+        write_acquisition(report, out)?;
     }
-    write_notices(report, out)?;
+    notices::write(report, out)?;
     write_check(report, out)
 }
 
@@ -50,6 +53,41 @@ fn write_session(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             out,
             "Times     may be relative: the offset of the recording is locked"
         )?;
+    }
+    let first = report.channels.first();
+    let offset = first.and_then(|channel| channel.recording_time_offset_us);
+    if let Some(offset) = offset.filter(|&offset| offset != 0) {
+        writeln!(out, "Offset    {offset} us hide the date in stored times")?;
+    }
+    write_clock(report, out)?;
+    let acquisition = first.and_then(|channel| channel.acquisition.as_ref());
+    let description = acquisition.map(|acquisition| acquisition.session_description.as_str());
+    match description.filter(|text| !text.is_empty()) {
+        Some(text) => writeln!(out, "About     {}", printable(text)),
+        None => Ok(()),
+    }
+}
+
+/// Writes what is known of the local time.
+fn write_clock(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let Some(clock) = &report.clock else {
+        return Ok(());
+    };
+    if let Some(seconds) = clock.gmt_offset_s {
+        let (hours, minutes) = (seconds / 3600, seconds.abs() / 60 % 60);
+        let sign = if seconds < 0 { '-' } else { '+' };
+        writeln!(out, "Clock     UTC{sign}{:02}:{minutes:02}", hours.abs())?;
+    }
+    let changes = [
+        ("began", clock.dst_start_uutc),
+        ("ended", clock.dst_end_uutc),
+    ];
+    for (what, time) in changes {
+        // Zero: it did not, during the recording.
+        if let Some(time) = time.filter(|&time| time != 0) {
+            let time = iso8601::utc(time);
+            writeln!(out, "DST       {what} {time}")?;
+        }
     }
     Ok(())
 }
@@ -99,6 +137,65 @@ fn storage(report: &Report) -> Vec<[String; 7]> {
         .collect()
 }
 
+/// Writes how each channel was recorded, where anything is known of it.
+fn write_acquisition(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let known = report.channels.iter().filter_map(|channel| {
+        let acquisition = channel.acquisition.as_ref()?;
+        Some((channel.name.as_str(), acquisition))
+    });
+    let rows: Vec<_> = known.clone().map(acquisition_row).collect();
+    if rows
+        .iter()
+        .flat_map(|row| &row[1..])
+        .any(|cell| cell != NO_ENTRY)
+    {
+        let heading = [
+            "CHANNEL",
+            "NUMBER",
+            "HIGH-PASS",
+            "LOW-PASS",
+            "NOTCH",
+            "MAINS",
+        ];
+        let rows: Vec<_> = std::iter::once(heading.map(String::from))
+            .chain(rows)
+            .collect();
+        writeln!(out)?;
+        write_table(&rows, out)?;
+    }
+    for (name, acquisition) in known {
+        let texts = [
+            ("", &acquisition.channel_description),
+            ("reference ", &acquisition.reference_description),
+        ];
+        for (what, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+            writeln!(
+                out,
+                "channel {}: {what}{}",
+                printable(name),
+                printable(text)
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What stands where nothing is known.
+const NO_ENTRY: &str = "-";
+
+fn acquisition_row((name, acquisition): (&str, &Acquisition)) -> [String; 6] {
+    let hertz = |frequency: Option<f64>| frequency.map_or(NO_ENTRY.into(), rate);
+    let number = acquisition.acquisition_channel_number;
+    [
+        printable(name),
+        number.map_or(NO_ENTRY.into(), |number| number.to_string()),
+        hertz(acquisition.low_frequency_filter),
+        hertz(acquisition.high_frequency_filter),
+        hertz(acquisition.notch_filter),
+        hertz(acquisition.line_frequency),
+    ]
+}
+
 /// The first column is left-aligned, the others right-aligned.
 fn write_table<const COLUMNS: usize>(
     rows: &[[String; COLUMNS]],
@@ -120,52 +217,6 @@ fn write_table<const COLUMNS: usize>(
         writeln!(out)?;
     }
     Ok(())
-}
-
-/// What cannot be read, as far as metadata and indices show.
-fn write_notices(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let mut notices = Vec::new();
-    for channel in &report.unreadable_channels {
-        notices.push(format!(
-            "channel {} cannot be read: {}",
-            channel.name, channel.error
-        ));
-    }
-    for (channel, segment) in report.unreadable_segments() {
-        let (segment, error) = (&segment.name, &segment.error);
-        notices.push(format!(
-            "channel {channel}, segment {segment} cannot be read: {error}"
-        ));
-    }
-    for channel in &report.channels {
-        notices.extend(torn_indices(channel));
-        notices.extend(unusable_factors(channel));
-    }
-    if !notices.is_empty() {
-        writeln!(out)?;
-    }
-    notices
-        .iter()
-        .try_for_each(|notice| writeln!(out, "{}", printable(notice)))
-}
-
-fn torn_indices(channel: &ChannelReport) -> impl Iterator<Item = String> {
-    channel.trailing_index_bytes.iter().map(|trailing| {
-        format!(
-            "channel {}, segment {}: {} bytes after the last whole entry of the index",
-            channel.name, trailing.segment, trailing.bytes
-        )
-    })
-}
-
-fn unusable_factors(channel: &ChannelReport) -> impl Iterator<Item = String> {
-    channel.unusable_conversion_factors.iter().map(|segment| {
-        format!(
-            "channel {}, segment {segment}: conversion factor is not a number, \
-             only counts can be read",
-            channel.name
-        )
-    })
 }
 
 /// What decoding has shown.

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::mef::annotations::RecordQuery;
 use crate::mef::crc::{CRC_NOT_COMPUTED, RunningCrc, crc32, crc32_continue};
 use crate::mef::error::{BlockError, MefError};
-use crate::mef::header::{header_crc_is_right, parse_header};
+use crate::mef::header::{header_crc_is_right, parse_header, verify_version};
 use crate::mef::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES, METADATA_BYTES, UniversalHeader};
 use crate::mef::recording::Recording;
 use crate::mef::records::{RECORD_ENTRY_BYTES, RecordError};
@@ -242,6 +242,9 @@ impl Check<'_> {
                     computed,
                 },
             );
+        }
+        if let Err(error) = verify_version(header, file.path()) {
+            self.report(&file, Some(13), error.into());
         }
         let times = [header.start_time.get(), header.end_time.get()];
         let [start, end] = times.map(|stored| time::absolute(stored, 0));

@@ -39,6 +39,8 @@ pub(crate) struct RecordScan {
     /// The wanted records by time, those of the same time in file order; first
     /// the ones without a time.
     pub(crate) positions: Vec<RecordPosition>,
+    /// How many of them have a body that is stored as plain text.
+    pub(crate) plain: u64,
     /// What is wrong with the files, whatever is wanted.
     pub(crate) damage: RecordDamage,
 }
@@ -124,6 +126,7 @@ pub(crate) fn scan(files: &RecordFiles<'_>, filter: &RecordFilter) -> Result<Rec
         index,
         found: RecordScan {
             positions: Vec::new(),
+            plain: 0,
             damage,
         },
         pending: RecordDamage::default(),
@@ -211,6 +214,7 @@ impl Scanner<'_> {
         }
         let time_uutc = time::absolute(header.time.get(), self.files.recording_time_offset);
         if self.filter.matches(record.kind, time_uutc) {
+            self.found.plain += u64::from(header.encryption <= 0 && header.bytes.get() > 0);
             self.found.positions.push(RecordPosition {
                 file_offset,
                 time_uutc,

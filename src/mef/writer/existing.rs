@@ -19,7 +19,7 @@ use super::segment::{SegmentWriter, file_path};
 use super::template::{FileKind, Template};
 use super::totals::Totals;
 use crate::mef::crc::{CRC_NOT_COMPUTED, crc32};
-use crate::mef::header::{header_crc_is_right, parse_header};
+use crate::mef::header::{header_crc_is_right, parse_header, verify_version};
 use crate::mef::layout::{
     BLOCK_HEADER_BYTES, BlockHeader, HEADER_BYTES, IndexEntry, METADATA_BYTES, UniversalHeader,
 };
@@ -179,7 +179,8 @@ fn open_segment(
     let data_header = read_header(&data, &data_path, "tdat")?;
     let index_bytes = read_all(&index, &index_path)?;
     let index_header = parse_header(&index_bytes, "tidx", &index_path)?.clone();
-    for header in [&data_header, &index_header] {
+    for (header, path) in [(&data_header, &data_path), (&index_header, &index_path)] {
+        verify_version(header, path)?;
         check_header(header, &template)?;
     }
     let body = index_bytes.get(HEADER_BYTES..).unwrap_or_default();

@@ -12,6 +12,7 @@ use super::{ChannelOptions, SessionOptions, WriteError};
 use crate::mef::Password;
 use crate::mef::crc::crc32;
 use crate::mef::crypto::Keys;
+use crate::mef::header::verify_version;
 use crate::mef::layout::{
     HEADER_BYTES, INDEX_ENTRY_BYTES, METADATA_BYTES, Metadata, Section2, Section3, UniversalHeader,
     set_text,
@@ -106,6 +107,7 @@ impl Template {
         password: Option<&Password>,
     ) -> Result<Self, WriteError> {
         let deciphered = decipher(bytes, file, password)?;
+        verify_version(&deciphered.metadata.header, file)?;
         if !deciphered.section_3_unlocked {
             return Err(WriteError::Locked { path: file.into() });
         }

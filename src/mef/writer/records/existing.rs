@@ -9,7 +9,7 @@ use zerocopy::little_endian::I64;
 use super::{FileKind, RecordFileFault, RecordWriter, record_fault};
 use crate::mef::crypto::Keys;
 use crate::mef::error::{Malformation, MefError};
-use crate::mef::header::{parse_header, verify_header_crc};
+use crate::mef::header::{parse_header, verify_header_crc, verify_version};
 use crate::mef::layout::{HEADER_BYTES, UniversalHeader};
 use crate::mef::records::{
     Met, MetRecord, RECORD_ENTRY_BYTES, RecordEntry, RecordError, RecordIndex, RecordWalk,
@@ -94,6 +94,7 @@ pub(super) fn check_protection(
 fn read_header(kind: FileKind, bytes: &[u8], path: &Path) -> Result<UniversalHeader, WriteError> {
     let header = parse_header(bytes, kind.extension(), path)?;
     verify_header_crc(header, path)?;
+    verify_version(header, path)?;
     Ok(header.clone())
 }
 
