@@ -13,15 +13,12 @@ const NAME: &str = "fuzzed.mefd.tar";
 /// Levels of folders that are walked through: names may have thousands.
 const MOST_LEVELS: usize = 8;
 
-/// The input is an archive. It is read as it is, and with its headers' magic and
-/// checksums put right.
+/// The input is an archive. The magic and the checksums of its headers are put
+/// right, but for those that say otherwise.
 pub fn archive(input: &[u8]) {
-    survives(input);
-    let mut sealed = input.to_vec();
-    seal_headers(&mut sealed);
-    if sealed != input {
-        survives(&sealed);
-    }
+    let mut archive = input.to_vec();
+    seal_headers(&mut archive);
+    survives(&archive);
 }
 
 /// Puts every header right, as far as bodies can be stepped over. A block that

@@ -25,10 +25,10 @@ pub fn metadata(input: &[u8]) {
     let mut file = input.to_vec();
     file[VALIDATION..VALIDATION + 32].fill(0);
     seal_file_up_to(&mut file, file_type, METADATA_BYTES);
-    let plain = read(&file, None);
+    read(&file, None);
     let levels = [HEADER_BYTES, HEADER_BYTES + 1].map(|at| file[at] as i8);
-    if plain.is_none() && levels.iter().all(|level| ![1, 2].contains(level)) {
-        // It is not about encryption, and would be the same again.
+    if levels.iter().all(|level| ![1, 2].contains(level)) {
+        // Nothing is encrypted.
         return;
     }
 

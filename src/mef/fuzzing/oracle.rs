@@ -99,6 +99,10 @@ fn stream(statistics: &[u8; 256], payload: &[u8], symbols: u32) -> Result<Vec<u8
     if total == 0 {
         return Err(BlockError::Statistics);
     }
+    let mut symbol_at = Vec::with_capacity(total as usize);
+    for (s, &end) in (0u8..=255).zip(&cum[1..]) {
+        symbol_at.resize(end as usize, s);
+    }
     let mut bytes = payload.iter();
     let mut next_byte = || u32::from(bytes.next().copied().unwrap_or(0));
     let mut input = next_byte();
@@ -114,9 +118,7 @@ fn stream(statistics: &[u8; 256], payload: &[u8], symbols: u32) -> Result<Vec<u8
         }
         let r = range / total;
         let cc = (low / r).min(total - 1);
-        // The last symbol that begins at or before it; those that never occur
-        // begin where the next one does.
-        let s = cum.partition_point(|&c| c <= cc) - 1;
+        let s = usize::from(symbol_at[cc as usize]);
         low = low.wrapping_sub(r.wrapping_mul(cum[s]));
         range = if s < 255 {
             r * u32::from(statistics[s])

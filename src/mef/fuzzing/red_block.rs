@@ -12,7 +12,10 @@ use crate::mef::time;
 
 /// Samples of a block that was put right: a constant signal costs no bytes, and
 /// millions of samples no time to write but much to read.
-const MOST_SAMPLES: u32 = 256;
+const MOST_SAMPLES: u32 = 96;
+
+/// Most full values that such a block has room for.
+const MOST_KEY_SAMPLES: u32 = 24;
 
 /// Wrong on purpose, by the first byte of the input.
 mod wrong {
@@ -73,7 +76,7 @@ fn block(mode: u8, more: u8, rest: &[u8]) -> Vec<u8> {
         samples = samples % MOST_SAMPLES + 1;
         block[32..36].copy_from_slice(&samples.to_le_bytes());
     }
-    let key_samples = u32_at(&block, 28).unwrap() % samples.clamp(1, MOST_SAMPLES);
+    let key_samples = u32_at(&block, 28).unwrap() % samples.clamp(1, MOST_KEY_SAMPLES);
     if !is_wrong(wrong::DIFFERENCES) {
         let differences = samples.wrapping_add(4 + 4 * key_samples);
         block[28..32].copy_from_slice(&differences.to_le_bytes());

@@ -35,7 +35,7 @@ pub struct Seed {
 pub fn seeds(corpus: &Path) -> io::Result<BTreeSet<Seed>> {
     let mut seeds = BTreeSet::new();
     for base in 0..2 {
-        for mode in [0, 2, 4, 8, 10] {
+        for mode in [0, 2, 4, 8, 10, 16] {
             add(&mut seeds, "session", vec![base, mode]);
         }
     }
