@@ -12,6 +12,9 @@ mod check;
 pub mod crc;
 mod crypto;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gaps;
 mod header;
 mod identity;

@@ -30,7 +30,9 @@ pub use model::{
     RecordBody, RecordFilter, Seizure, SeizureChannel, SeizureOnset, StimulationMode,
 };
 #[cfg(test)]
-pub(crate) use scan::{RecordDamage, RecordScan};
+pub(crate) use scan::RecordDamage;
+#[cfg(any(test, fuzzing))]
+pub(crate) use scan::RecordScan;
 pub(crate) use scan::{RecordFiles, scan};
 pub(crate) use walk::{Met, MetRecord, RecordWalk};
 

@@ -187,8 +187,8 @@ impl Archive {
     }
 
     /// Bytes that the table takes in memory.
-    #[cfg(test)]
-    fn memory(&self) -> usize {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn memory(&self) -> usize {
         self.names.capacity() + self.members.capacity() * size_of::<Member>()
     }
 
