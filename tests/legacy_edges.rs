@@ -94,6 +94,36 @@ async fn a_damaged_block_is_named_and_the_rest_is_served() {
 }
 
 #[tokio::test]
+async fn masked_damage_is_nan_where_it_is_and_a_line_in_the_log() {
+    let session = corpus::folder().join("hostile/block_payload_flip.mefd");
+    let healthy = corpus::folder().join("hostile/bases/base_two.mefd");
+    let server = Server::start_with(|serve| {
+        serve.env("MEF3_SERVER_LEGACY_ON_DAMAGE", "mask");
+    });
+    let mut client = Client::open(&server, &session).await;
+    let window = (
+        client.info.start_uutc.unwrap(),
+        client.info.end_uutc.unwrap(),
+    );
+    let masked = client.range(&["bad".into()], window).await.unwrap();
+    let mut client = Client::open(&server, &healthy).await;
+    let whole = client.range(&["bad".into()], window).await.unwrap();
+    let (masked, whole) = (&masked.rows[0], &whole.rows[0]);
+    assert_eq!(masked.len(), whole.len());
+    let lost: Vec<usize> = (0..whole.len())
+        .filter(|&column| masked[column].to_bits() != whole[column].to_bits())
+        .collect();
+    // The block is a whole one, and nothing but it is lost.
+    assert!(!lost.is_empty() && lost.len() < whole.len() / 2);
+    assert!(lost.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    assert!(lost.iter().all(|&column| masked[column].is_nan()));
+    let log = server.log();
+    for part in ["damage is masked", "channel bad", "block 2", "CRC mismatch"] {
+        assert!(log.contains(part), "{part:?} is not in the log:\n{log}");
+    }
+}
+
+#[tokio::test]
 async fn sessions_that_cannot_be_opened_say_why() {
     let server = Server::start(&[]);
     let corpus = corpus::folder();

@@ -126,6 +126,14 @@ pub enum Malformation {
         /// Bytes that are there.
         have: u64,
     },
+    /// An index that is longer than its data could fill, padding included.
+    #[error("index is {have} bytes long, its data explain {most} at most")]
+    IndexTooLong {
+        /// Bytes that are there.
+        have: u64,
+        /// Bytes that an index of such data has at most.
+        most: u64,
+    },
     /// The header's type string is not that of the extension.
     #[error("header says file type {found:?}, expected {expected:?}")]
     FileType {
