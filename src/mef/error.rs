@@ -178,14 +178,6 @@ pub enum Malformation {
     /// Segments of one channel have different rates, so that it has no grid.
     #[error("sampling frequency changes from {0} Hz to {1} Hz within the channel")]
     RateChanges(f64, f64),
-    /// An index of more entries than its data file can have blocks.
-    #[error("index of {have} bytes is longer than the {most} that its data file can need")]
-    IndexTooLong {
-        /// Bytes of the index.
-        have: u64,
-        /// Most bytes that are read.
-        most: u64,
-    },
     /// The file belongs to another segment than the metadata beside it.
     #[error("file belongs to another segment: its level UUID is not that of the metadata")]
     OtherSegment,
