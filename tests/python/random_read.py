@@ -1,0 +1,187 @@
+"""Reads windows of sessions with both references, each session in processes of its
+own, for a test to compare with.
+
+Usage: random_read.py REQUESTS FOLDER
+
+REQUESTS is a JSON list of sessions: number, path, where it is to be packed first
+(archive, by), password, level_1, and windows as lists of channel, start and end.
+FOLDER gets for each session and reader NUMBER.READER.json, what the reader says of
+the session, and NUMBER.READER.bin, the samples of the windows one after another:
+64-bit floats, and from mef3io then the counts as 32-bit integers and a byte for
+each sample that says whether it is one. All numbers are little-endian.
+
+Where pymef crashes, its windows are read one by one. How readers ended is printed
+as a JSON object by number.
+"""
+
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import mef3io
+import numpy as np
+from mef_tools.io import MefReader
+
+import children
+
+
+def plain(thing):
+    """The same in types that JSON knows."""
+    if isinstance(thing, dict):
+        return {str(key): plain(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [plain(value) for value in thing]
+    if isinstance(thing, bytes):
+        return thing.decode("utf-8", "replace")
+    return plain(thing.tolist()) if hasattr(thing, "tolist") else thing
+
+
+class Answer:
+    """What a reader makes of a session."""
+
+    def __init__(self, stem):
+        self.stem = stem
+        self.said = {"windows": []}
+        self.samples = open(f"{stem}.bin", "wb")
+
+    def window(self, read):
+        """Adds a window, or why it cannot be read."""
+        try:
+            arrays = read()
+        except Exception as error:
+            self.said["windows"].append({"error": f"{type(error).__name__}: {error}"})
+            return
+        self.said["windows"].append({"columns": len(arrays[0])})
+        for array in arrays:
+            self.samples.write(array.tobytes())
+
+    def close(self):
+        self.samples.close()
+        with open(f"{self.stem}.json", "w", encoding="utf-8") as file:
+            json.dump(plain(self.said), file)
+
+
+def read_mef3io(request, stem):
+    answer = Answer(stem)
+    path = request["archive"] or request["path"]
+    with mef3io.Reader(path, request["password"] or "", n_threads=1) as reader:
+        answer.said["channels"] = {name: reader.info(name) for name in reader.channels}
+        answer.said["blocks"] = {
+            name: [[block["start_uutc"], block["number_of_samples"], bool(block["discontinuity"])]
+                   for block in reader.toc(name)]
+            for name in reader.channels
+        }
+        answer.said["records"] = reader.records(level="all")
+        for window in request["windows"]:
+
+            def read():
+                raw = reader.read_raw(*window)
+                return [
+                    reader.read(*window).astype("<f8"),
+                    raw["samples"].astype("<i4"),
+                    raw["valid"].astype("u1"),
+                ]
+
+            answer.window(read)
+    if request["level_1"]:
+        # Section 10.3: the signal, and not the subject.
+        with mef3io.Reader(path, request["level_1"], n_threads=1) as reader:
+            answer.said["level_1"] = {
+                "subject": any(reader.info(n)["section3_available"] for n in reader.channels),
+                "same": all(
+                    np.array_equal(reader.read(*window), other.read(*window), equal_nan=True)
+                    for window in request["windows"][:4]
+                    for other in [mef3io.Reader(path, request["password"], n_threads=1)]
+                ),
+            }
+    answer.close()
+
+
+def pymef_records(session, channels):
+    """Records with their channel and the number of their segment."""
+    places = [(None, None)]
+    for channel in channels:
+        segments = session.session_md["time_series_channels"][channel]["segments"]
+        places += [(channel, None)] + [(channel, int(name[-6:])) for name in segments]
+    found = []
+    for channel, segment in places:
+        try:
+            records = session.read_records(channel, segment)
+        except KeyError:
+            # There is no record file.
+            continue
+        for record in records:
+            if record["type"] == "LNTP":
+                # It goes on into memory beyond the record (README of the corpus).
+                record["template"] = record["template"][: record["length"]]
+            found.append(record | {"channel": channel, "segment": segment})
+    return found
+
+
+def read_pymef(request, stem, windows):
+    answer = Answer(stem)
+    reader = MefReader(request["path"], request["password"])
+    answer.said["channels"] = {info["name"]: plain(info) for info in reader.bi}
+    answer.said["records"] = pymef_records(reader.session, reader.channels)
+    for window in windows:
+        answer.window(lambda: [np.asarray(reader.get_data(*window), "<f8")])
+    answer.close()
+
+
+def read_pymef_singly(request, stem, log):
+    """Reads window by window, and puts the answers together."""
+    whole = Answer(stem)
+    crashes = 0
+    for window in [None, *request["windows"]]:
+        part = f"{stem}.part"
+        windows = [] if window is None else [window]
+        status = children.finish(
+            children.start(lambda: read_pymef(request, part, windows), log)
+        )
+        if status:
+            crashes += 1
+            whole.said["windows"] += [{"crash": status}] * len(windows)
+            continue
+        answer = children.load(f"{part}.json")
+        whole.said = answer | {"windows": whole.said["windows"] + answer["windows"]}
+        whole.samples.write(Path(f"{part}.bin").read_bytes())
+    whole.close()
+    return crashes
+
+
+def pack(request):
+    if request["by"] == "mef3io":
+        mef3io.archive_session(request["path"], request["archive"])
+    elif request["by"] == "tar":
+        with tarfile.open(request["archive"], "w") as archive:
+            archive.add(request["path"], Path(request["path"]).name)
+
+
+def read(request, folder):
+    pack(request)
+    stems = [Path(folder) / f"{request['number']}.{reader}" for reader in ("mef3io", "pymef")]
+    logs = [f"{stem}.log" for stem in stems]
+    works = [
+        lambda: read_mef3io(request, stems[0]),
+        lambda: read_pymef(request, stems[1], request["windows"]),
+    ]
+    # At the same time.
+    pids = [children.start(work, log) for work, log in zip(works, logs)]
+    statuses = [children.finish(pid) for pid in pids]
+    ended = dict(zip(("mef3io", "pymef"), statuses)) | {"crashes": 0}
+    for name, status, log in zip(("mef3io", "pymef"), statuses, logs):
+        if status:
+            ended[f"{name}_log"] = Path(log).read_text(encoding="utf-8")[-2000:]
+    if ended["pymef"] < 0:
+        ended["crashes"] = read_pymef_singly(request, stems[1], logs[1])
+    return ended
+
+
+def main(requests, folder):
+    ended = {request["number"]: read(request, folder) for request in children.load(requests)}
+    json.dump(ended, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
