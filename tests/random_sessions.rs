@@ -157,6 +157,7 @@ impl Run {
     ) -> Result<(), String> {
         let tally = &mut self.tally;
         case.compare_facts(tally)?;
+        case.compare_passwords(windows)?;
         case.compare_with_library(windows, tally)?;
         // The writers take turns, and so do the ways of reading.
         let turn = case.plan.number / 3;

@@ -4,13 +4,14 @@ own, for a test to compare with.
 Usage: random_read.py REQUESTS FOLDER
 
 REQUESTS is a JSON list of sessions: number, path, where it is to be packed first
-(archive, by), password, level_1, and windows as lists of channel, start and end.
+(archive, by), password, level_1, offset, and windows as lists of channel, start and end.
 FOLDER gets for each session and reader NUMBER.READER.json, what the reader says of
 the session, and NUMBER.READER.bin, the samples of the windows one after another:
-64-bit floats, and from mef3io then the counts as 32-bit integers and a byte for
-each sample that says whether it is one. All numbers are little-endian.
+64-bit floats, and then the counts: from pymef as 64-bit floats, from mef3io as
+32-bit integers, and a byte for each that says whether it is one. All numbers are
+little-endian.
 
-Where pymef crashes, its windows are read one by one. How readers ended is printed
+Where pymef crashes, windows are read one by one. How readers ended is printed
 as a JSON object by number.
 """
 
@@ -85,17 +86,29 @@ def read_mef3io(request, stem):
 
             answer.window(read)
     if request["level_1"]:
-        # Section 10.3: the signal, and not the subject.
-        with mef3io.Reader(path, request["level_1"], n_threads=1) as reader:
-            answer.said["level_1"] = {
-                "subject": any(reader.info(n)["section3_available"] for n in reader.channels),
-                "same": all(
-                    np.array_equal(reader.read(*window), other.read(*window), equal_nan=True)
-                    for window in request["windows"][:4]
-                    for other in [mef3io.Reader(path, request["password"], n_threads=1)]
-                ),
-            }
+        answer.said["level_1"] = read_level_1(request, path)
     answer.close()
+
+
+def read_level_1(request, path):
+    """What mef3io sees with the level-1 password: the signal, and not the subject
+    (section 10.3). The offset is locked, too, and times are without it (section 5)."""
+    offset = request["offset"]
+    with (
+        mef3io.Reader(path, request["password"], n_threads=1) as full,
+        mef3io.Reader(path, request["level_1"], n_threads=1) as locked,
+    ):
+        return {
+            "subject": any(locked.info(name)["section3_available"] for name in locked.channels),
+            "same": all(
+                np.array_equal(
+                    locked.read(name, start - offset, end - offset),
+                    full.read(name, start, end),
+                    equal_nan=True,
+                )
+                for name, start, end in request["windows"][:4]
+            ),
+        }
 
 
 def pymef_records(session, channels):
@@ -125,7 +138,12 @@ def read_pymef(request, stem, windows):
     answer.said["channels"] = {info["name"]: plain(info) for info in reader.bi}
     answer.said["records"] = pymef_records(reader.session, reader.channels)
     for window in windows:
-        answer.window(lambda: [np.asarray(reader.get_data(*window), "<f8")])
+        answer.window(
+            lambda: [
+                np.asarray(reader.get_data(*window), "<f8"),
+                np.asarray(reader.get_raw_data(*window)[0], "<f8"),
+            ]
+        )
     answer.close()
 
 
@@ -174,7 +192,7 @@ def read(request, folder):
         if status:
             ended[f"{name}_log"] = Path(log).read_text(encoding="utf-8")[-2000:]
     if ended["pymef"] < 0:
-        ended["crashes"] = read_pymef_singly(request, stems[1], logs[1])
+        ended["crashes"] = 1 + read_pymef_singly(request, stems[1], logs[1])
     return ended
 
 

@@ -2,8 +2,9 @@
 //! was written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use mef3_server::mef::{Access, Channel, Recording, RecordQuery, open_session};
+use mef3_server::mef::{Access, Channel, RecordQuery, Recording, Segment, open_session};
 use serde_json::{Value, json};
 
 use super::ours::with_password;
@@ -50,6 +51,25 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, truth: &T) -> Res
     Err(format!("{what}: {found:?}, not {truth:?}"))
 }
 
+/// The same for lists, of which only what differs is shown.
+fn same_lists(what: &str, found: &[Value], truth: &[Value]) -> Result<(), String> {
+    let of_one = |one: &[Value], other: &[Value]| -> Vec<String> {
+        let alone = one.iter().filter(|item| !other.contains(item));
+        alone.map(Value::to_string).collect()
+    };
+    let (more, less) = (of_one(found, truth), of_one(truth, found));
+    if found.len() == truth.len() && more.is_empty() && less.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{what}, {} of {}: {}, not {}",
+        found.len(),
+        truth.len(),
+        more.join(", "),
+        less.join(", ")
+    ))
+}
+
 impl<'a> Case<'a> {
     pub fn new(plan: &'a Plan, mef3io: &'a Answers, pymef: &'a Answers) -> Result<Self, String> {
         let mut case = Self {
@@ -90,20 +110,19 @@ impl<'a> Case<'a> {
             self.compare_channel(channel)
                 .map_err(|reason| format!("{}: {reason}", channel.name))?;
         }
-        self.compare_records(tally)?;
-        self.compare_passwords()
+        self.compare_records(tally)
     }
 
     fn compare_channel(&self, channel: &Channel) -> Result<(), String> {
         let acquisition = channel.acquisition().unwrap();
+        // Where segments differ in it, mef3io has none, and pymef has 0.
+        let one_factor = has_one_factor(channel);
+        let factor = Some(acquisition.units_conversion_factor).filter(|_| one_factor);
         let info = &self.mef3io.said["channels"][&channel.name];
         let subject = self.recording.subject.clone().unwrap_or_default();
         for (field, ours) in [
             ("sampling_frequency", json!(channel.sampling_frequency)),
-            (
-                "units_conversion_factor",
-                json!(acquisition.units_conversion_factor),
-            ),
+            ("units_conversion_factor", json!(factor)),
             ("units_description", json!(acquisition.units)),
             ("start_time", json!(channel.start_uutc)),
             ("end_time", json!(channel.end_uutc)),
@@ -119,7 +138,7 @@ impl<'a> Case<'a> {
         let info = &self.pymef.said["channels"][&channel.name];
         for (field, ours) in [
             ("fsamp", json!([channel.sampling_frequency])),
-            ("ufact", json!([acquisition.units_conversion_factor])),
+            ("ufact", json!([factor.unwrap_or(0.0)])),
             ("unit", json!([acquisition.units])),
             ("start_time", json!([channel.start_uutc])),
             ("end_time", json!([channel.end_uutc])),
@@ -181,18 +200,19 @@ impl<'a> Case<'a> {
         }
         let ours = records::ours(&page.records);
         tally.records += ours.len() as u64;
-        let mef3io = records::peers(&self.mef3io.said["records"]);
-        same("records of mef3io", &ours, &mef3io)?;
-        let pymef = records::peers(&self.pymef.said["records"]);
-        same("records of pymef", &ours, &pymef)?;
+        let mef3io = records::by_mef3io(&self.mef3io.said["records"]);
+        same_lists("records of mef3io", &ours, &mef3io)?;
+        let pymef = records::by_pymef(&self.pymef.said["records"], self.plan);
+        let for_pymef = records::as_pymef_can(&ours, self.plan);
+        same_lists("records of pymef", &for_pymef, &pymef)?;
         if self.plan.input != "generate" {
-            same("records", &ours, &records::planned(&self.plan.records))?;
+            same_lists("records", &ours, &records::planned(&self.plan.records))?;
         }
         Ok(())
     }
 
     /// What passwords open (section 10.3).
-    fn compare_passwords(&self) -> Result<(), String> {
+    pub fn compare_passwords(&self, windows: &[Window]) -> Result<(), String> {
         let Some([level_1, level_2]) = self.plan.passwords else {
             return same("access", &self.recording.access, &Access::Unprotected);
         };
@@ -212,7 +232,22 @@ impl<'a> Case<'a> {
             "mef3io at level 1",
             by_mef3io,
             &json!({ "subject": false, "same": true }),
-        )
+        )?;
+        // Section 5: the offset is locked, too, and times are without it.
+        for window in windows.iter().take(4) {
+            let shifted = Window {
+                start: window.start - self.plan.offset,
+                end: window.end - self.plan.offset,
+                ..window.clone()
+            };
+            let counts = |ours: Ours| ours.mef3io.map(|row| row.counts);
+            same(
+                "counts at level 1",
+                &counts(library(&locked, &shifted)?),
+                &counts(library(&self.recording, window)?),
+            )?;
+        }
+        Ok(())
     }
 
     /// Compares a window that was read in one of our ways.
@@ -238,7 +273,7 @@ impl<'a> Case<'a> {
         let Answer::Samples(peer) = answer else {
             return Err(format!("mef3io: {answer:?}"));
         };
-        let (Some(values), Some(counts)) = (&ours.mef3io, &ours.counts) else {
+        let Some(row) = &ours.mef3io else {
             // Section 11.2, step 6: an empty window has no samples. Ours has no grid.
             return same(
                 "empty window",
@@ -246,15 +281,9 @@ impl<'a> Case<'a> {
                 &(0, true),
             );
         };
-        same_values("mef3io", values, &peer.values)?;
-        same("counts, number", &counts.len(), &peer.counts.len())?;
-        let peer_counts = peer.counts.iter().zip(&peer.valid);
-        // Ours has the least integer where mef3io has a mask.
-        let peer_counts = peer_counts.map(|(&count, &valid)| if valid { count } else { i32::MIN });
-        for (column, (&ours, peer)) in counts.iter().zip(peer_counts).enumerate() {
-            same(&format!("count of column {column}"), &ours, &peer)?;
-        }
-        tally.values += (values.len() + counts.len()) as u64;
+        same_values("mef3io", &row.values, &peer.values)?;
+        same_counts("mef3io", &row.counts, peer)?;
+        tally.values += 2 * row.values.len() as u64;
         tally.null_samples += u64::from(holds_null(peer));
         match self.written.get(&window.channel) {
             Some(written) => written.compare(window, peer, tally),
@@ -269,19 +298,18 @@ impl<'a> Case<'a> {
         ours: &Ours,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let peer = match (answer, &ours.pymef) {
+        let (peer, row) = match (answer, &ours.pymef) {
             // Section 11.3, step 3: an empty window is an error.
             (Answer::Error(error), None) if error.contains("Start time later than end time") => {
                 return same("empty window", &(window.end <= window.start), &true);
             }
-            (Answer::Samples(peer), Some(_)) => peer,
+            (Answer::Samples(peer), Some(row)) => (peer, row),
             (Answer::Crash, _) => {
                 tally.crashes += 1;
                 return Ok(());
             }
             (answer, ours) => return Err(format!("pymef: {answer:?}, ours {:?}", ours.is_some())),
         };
-        let values = ours.pymef.as_deref().unwrap_or_default();
         let position = self.recording.channel_position(&window.channel).unwrap();
         let channel = &self.recording.channels[position];
         let before = window.end < channel.start_uutc;
@@ -293,12 +321,17 @@ impl<'a> Case<'a> {
             let cut = (duration / 1e6 * channel.sampling_frequency) as usize;
             same("pymef, samples outside", &peer.values.len(), &cut)?;
             let nothing = |values: &[f64]| values.iter().all(|value| value.is_nan());
-            let both = nothing(values) && nothing(&peer.values);
+            let both = nothing(&row.values) && nothing(&peer.values);
             tally.outside += 1;
             return same("gap outside the recording", &both, &true);
         }
-        same_values("pymef", values, &peer.values)?;
-        tally.values += values.len() as u64;
+        // mef_tools has one factor for a channel (section 11.3, step 9), which is 0
+        // where segments differ.
+        if has_one_factor(channel) {
+            same_values("pymef", &row.values, &peer.values)?;
+        }
+        same_counts("pymef", &row.counts, peer)?;
+        tally.values += 2 * row.values.len() as u64;
         Ok(())
     }
 
@@ -323,9 +356,41 @@ fn holds_null(peer: &Samples) -> bool {
     counts.any(|(&count, &valid)| valid && count == i32::MIN)
 }
 
+/// Whether all segments have the same units per count: mef3io infers a precision
+/// for each of them.
+fn has_one_factor(channel: &Channel) -> bool {
+    let factor = |segment: &Arc<Segment>| segment.acquisition.units_conversion_factor.to_bits();
+    let mut factors = channel.segments.iter().map(factor);
+    let first = factors.next();
+    factors.all(|factor| Some(factor) == first)
+}
+
+/// Ours has the least integer where the peer has a gap.
+fn same_counts(what: &str, ours: &[i32], peer: &Samples) -> Result<(), String> {
+    same(
+        &format!("{what}, number of counts"),
+        &ours.len(),
+        &peer.counts.len(),
+    )?;
+    let counts = peer.counts.iter().zip(&peer.valid);
+    let counts = counts.map(|(&count, &valid)| if valid { count } else { i32::MIN });
+    for (column, (&ours, peer)) in ours.iter().zip(counts).enumerate() {
+        if ours != peer {
+            return Err(format!(
+                "{what}, count of column {column}: {ours}, not {peer}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Equal bit for bit, one NaN being as good as another.
 fn same_values(what: &str, ours: &[f64], peer: &[f64]) -> Result<(), String> {
-    same(&format!("{what}, number of samples"), &ours.len(), &peer.len())?;
+    same(
+        &format!("{what}, number of samples"),
+        &ours.len(),
+        &peer.len(),
+    )?;
     let pairs = ours.iter().zip(peer).enumerate();
     let mut different = pairs.filter(|(_, (ours, peer))| {
         ours.to_bits() != peer.to_bits() && !(ours.is_nan() && peer.is_nan())

@@ -74,10 +74,7 @@ pub fn options(writer: Writer) -> Options {
             ("nan runs", &["gaps", "zeros"]),
         ]),
         Writer::Ours => options.extend([
-            (
-                "input",
-                &["counts", "counts", "counts", "generate"] as &[_],
-            ),
+            ("input", &["counts", "counts", "counts", "generate"] as &[_]),
             ("records", &["none", "session", "channel", "every type"]),
             ("factor", &["one", "tenth", "tiny", "large", "negative"]),
             ("signal", SIGNALS),

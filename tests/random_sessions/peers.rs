@@ -32,8 +32,9 @@ pub fn write(plans: &[Plan], folder: &Path) -> BTreeMap<u64, String> {
 #[derive(Debug)]
 pub struct Samples {
     pub values: Vec<f64>,
-    /// From mef3io alone: counts, and whether each is one.
+    /// Counts; 0 or -2^31 in gaps.
     pub counts: Vec<i32>,
+    /// Whether each is one, and no gap.
     pub valid: Vec<bool>,
 }
 
@@ -65,7 +66,9 @@ pub struct Read {
 pub fn read(sessions: &[(&Plan, Vec<Window>)], folder: &Path) -> Vec<Read> {
     let requests = sessions.iter().map(|(plan, windows)| {
         let windows = windows.iter();
-        let windows: Vec<_> = windows.map(|w| json!([w.channel, w.start, w.end])).collect();
+        let windows: Vec<_> = windows
+            .map(|w| json!([w.channel, w.start, w.end]))
+            .collect();
         json!({
             "number": plan.number,
             "path": plan.path,
@@ -73,6 +76,7 @@ pub fn read(sessions: &[(&Plan, Vec<Window>)], folder: &Path) -> Vec<Read> {
             "by": plan.archive,
             "password": plan.passwords.map(|[_, level_2]| level_2),
             "level_1": plan.passwords.map(|[level_1, _]| level_1),
+            "offset": plan.offset,
             "windows": windows,
         })
     });
@@ -109,7 +113,7 @@ fn load(stem: &Path) -> Answers {
     let said: Value = serde_json::from_slice(&fs::read(with("json")).unwrap()).unwrap();
     let bytes = fs::read(with("bin")).unwrap();
     let mut rest = bytes.as_slice();
-    let has_counts = stem.extension().is_some_and(|reader| reader == "mef3io");
+    let by_mef3io = stem.extension().is_some_and(|reader| reader == "mef3io");
     let windows = said["windows"].as_array().unwrap().iter().map(|window| {
         if let Some(error) = window["error"].as_str() {
             return Answer::Error(error.to_owned());
@@ -117,11 +121,27 @@ fn load(stem: &Path) -> Answers {
         let Some(columns) = window["columns"].as_u64() else {
             return Answer::Crash;
         };
-        let counts = if has_counts { columns } else { 0 };
+        let values = take(&mut rest, columns, f64::from_le_bytes);
+        let (counts, valid) = if by_mef3io {
+            let counts = take(&mut rest, columns, i32::from_le_bytes);
+            let valid = take(&mut rest, columns, |[valid]: [u8; 1]| valid != 0);
+            (counts, valid)
+        } else {
+            let counts = take(&mut rest, columns, f64::from_le_bytes);
+            let count = |&count: &f64| {
+                if count.is_nan() {
+                    i32::MIN
+                } else {
+                    count as i32
+                }
+            };
+            let valid = counts.iter().map(|count| !count.is_nan());
+            (counts.iter().map(count).collect(), valid.collect())
+        };
         Answer::Samples(Samples {
-            values: take(&mut rest, columns, f64::from_le_bytes),
-            counts: take(&mut rest, counts, i32::from_le_bytes),
-            valid: take(&mut rest, counts, |[valid]: [u8; 1]| valid != 0),
+            values,
+            counts,
+            valid,
         })
     });
     let windows = windows.collect();
@@ -132,5 +152,10 @@ fn load(stem: &Path) -> Answers {
 fn take<T, const N: usize>(rest: &mut &[u8], number: u64, of: fn([u8; N]) -> T) -> Vec<T> {
     let (taken, more) = rest.split_at(number as usize * N);
     *rest = more;
-    taken.as_chunks::<N>().0.iter().map(|&bytes| of(bytes)).collect()
+    taken
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|&bytes| of(bytes))
+        .collect()
 }

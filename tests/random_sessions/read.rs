@@ -9,12 +9,25 @@ use super::ours::{open_options, program};
 use super::plan::Plan;
 use super::windows::Window;
 
-/// A window by both rules; `None` where there is no grid, because the window is
-/// empty.
+/// Values and counts of a window, which are -2^31 in gaps.
+pub struct Row {
+    pub values: Vec<f64>,
+    pub counts: Vec<i32>,
+}
+
+impl Row {
+    /// `None` where there is no grid, because the window is empty.
+    fn new(values: Option<Vec<f64>>, counts: Option<Vec<i32>>) -> Option<Self> {
+        assert_eq!(values.is_some(), counts.is_some());
+        let (values, counts) = (values?, counts?);
+        Some(Self { values, counts })
+    }
+}
+
+/// A window by both rules.
 pub struct Ours {
-    pub mef3io: Option<Vec<f64>>,
-    pub counts: Option<Vec<i32>>,
-    pub pymef: Option<Vec<f64>>,
+    pub mef3io: Option<Row>,
+    pub pymef: Option<Row>,
 }
 
 pub fn open(plan: &Plan) -> Recording {
@@ -23,10 +36,13 @@ pub fn open(plan: &Plan) -> Recording {
 
 /// Reads with the library.
 pub fn library(recording: &Recording, window: &Window) -> Result<Ours, String> {
+    let row = |rule| -> Result<Option<Row>, String> {
+        let values = library_row(recording, window, rule)?;
+        Ok(Row::new(values, library_row(recording, window, rule)?))
+    };
     Ok(Ours {
-        mef3io: library_row(recording, window, Rule::Mef3io)?,
-        counts: library_row(recording, window, Rule::Mef3io)?,
-        pymef: library_row(recording, window, Rule::Pymef)?,
+        mef3io: row(Rule::Mef3io)?,
+        pymef: row(Rule::Pymef)?,
     })
 }
 
@@ -62,10 +78,13 @@ pub async fn engine(engine: &Engine, plan: &Plan, windows: &[Window]) -> Vec<Our
                 // Small messages, so that most windows are made of several.
                 .columns_per_message(100)
         };
+        let row = async |rule| {
+            let values = engine_row(engine, &request(rule)).await;
+            Row::new(values, engine_row(engine, &request(rule)).await)
+        };
         read.push(Ours {
-            mef3io: engine_row(engine, &request(Rule::Mef3io)).await,
-            counts: engine_row(engine, &request(Rule::Mef3io)).await,
-            pymef: engine_row(engine, &request(Rule::Pymef)).await,
+            mef3io: row(Rule::Mef3io).await,
+            pymef: row(Rule::Pymef).await,
         });
     }
     engine.close(&path).await.unwrap();
@@ -106,19 +125,20 @@ pub fn command_line(plan: &Plan, window: &Window) -> Ours {
             false => panic!("{plan:?}, {window:?}: {complaint}"),
         }
     };
-    let values = |rule| {
-        let numbers = read(rule, "f64")?;
-        let numbers = numbers.as_chunks().0.iter();
-        Some(numbers.map(|&number| f64::from_le_bytes(number)).collect())
-    };
-    let counts = || {
-        let numbers = read("mef3io", "i32")?;
-        let numbers = numbers.as_chunks().0.iter();
-        Some(numbers.map(|&number| i32::from_le_bytes(number)).collect())
+    let row = |rule: &str| {
+        let numbers = |format| read(rule, format);
+        let values = numbers("f64").map(|bytes| {
+            let values = bytes.as_chunks().0.iter();
+            values.map(|&value| f64::from_le_bytes(value)).collect()
+        });
+        let counts = numbers("i32").map(|bytes| {
+            let counts = bytes.as_chunks().0.iter();
+            counts.map(|&count| i32::from_le_bytes(count)).collect()
+        });
+        Row::new(values, counts)
     };
     Ours {
-        mef3io: values("mef3io"),
-        counts: counts(),
-        pymef: values("pymef"),
+        mef3io: row("mef3io"),
+        pymef: row("pymef"),
     }
 }

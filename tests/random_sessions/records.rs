@@ -6,7 +6,8 @@ use mef3_server::mef::{
 };
 use serde_json::{Value, json};
 
-use super::plan::Record;
+use super::options::Writer;
+use super::plan::{Plan, Record};
 
 /// The record that a plan means; random_write.py has the same.
 pub fn new_record(record: &Record) -> NewRecord {
@@ -64,10 +65,7 @@ pub fn new_record(record: &Record) -> NewRecord {
                 marker_name_1: "m1".into(),
                 marker_name_2: "m2".into(),
                 annotation: text,
-                channels: vec![
-                    seizure_channel("r1", time),
-                    seizure_channel("r2", time + 1),
-                ],
+                channels: vec![seizure_channel("r1", time), seizure_channel("r2", time + 1)],
             }),
         ),
         "Curs" => (
@@ -232,15 +230,67 @@ pub fn ours(records: &[PlacedRecord]) -> Vec<Value> {
     sorted(records.collect())
 }
 
-/// Records as a peer found them.
-pub fn peers(records: &Value) -> Vec<Value> {
-    let records = records.as_array().unwrap().iter().map(|record| {
+/// Records as mef3io found them.
+pub fn by_mef3io(records: &Value) -> Vec<Value> {
+    peers(records.as_array().unwrap().iter().cloned())
+}
+
+/// Records as pymef found them.
+pub fn by_pymef(records: &Value, plan: &Plan) -> Vec<Value> {
+    let records = records.as_array().unwrap().iter().cloned();
+    as_pymef_can(
+        &peers(records.map(|mut record| {
+            resolve_times(&mut record, plan.offset);
+            record
+        })),
+        plan,
+    )
+}
+
+/// Puts the times in a body right as section 5, consequence 3, has it: negative
+/// ones are relative to the offset. pymef does not, and ours stores such where there
+/// is an offset.
+fn resolve_times(record: &mut Value, offset: i64) {
+    let fields = [
+        "earliest_onset",
+        "latest_offset",
+        "trace_timestamp",
+        "timestamp",
+        "end_timestamp",
+        "onset",
+        "offset",
+    ];
+    for field in fields {
+        if let Some(stored) = record[field].as_i64().filter(|&stored| stored < 0) {
+            record[field] = json!(offset - stored);
+        }
+    }
+    if let Some(channels) = record["channels"].as_array_mut() {
+        channels
+            .iter_mut()
+            .for_each(|channel| resolve_times(channel, offset));
+    }
+}
+
+/// Leaves out templates of the line noise that are ours: the elements have four
+/// bytes, as the format has it, and pymef takes them for eight (section 9.3).
+pub fn as_pymef_can(records: &[Value], plan: &Plan) -> Vec<Value> {
+    let mut records = records.to_vec();
+    if plan.writer == Writer::Ours {
+        let templates = records.iter_mut().filter(|record| record[0] == "LNTP");
+        templates.for_each(|record| record[4] = Value::Null);
+    }
+    sorted(records)
+}
+
+fn peers(records: impl Iterator<Item = Value>) -> Vec<Value> {
+    let records = records.map(|record| {
         json!([
             record["type"],
             record["time"],
             record["channel"],
             record["segment"],
-            peer_fields(record)
+            peer_fields(&record)
         ])
     });
     sorted(records.collect())
