@@ -30,6 +30,7 @@ mod windows;
 #[path = "random_sessions/written.rs"]
 mod written;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use compare::{Case, Tally};
@@ -113,18 +114,22 @@ impl Run {
             .map(|&number| generate::plan(seed, number, folder.path()));
         let plans: Vec<Plan> = plans.collect();
         let ours = |writer: Writer| writer == Writer::Ours;
+        let mut failed = BTreeMap::new();
         for plan in plans.iter().filter(|plan| ours(plan.writer)) {
-            ours::write(plan);
+            failed.extend(ours::write(plan).err().map(|reason| (plan.number, reason)));
         }
-        let failed = peers::write(&plans, folder.path());
+        failed.extend(peers::write(&plans, folder.path()));
+        for plan in &plans {
+            let goes_on = !ours(plan.writer) && plan.second.is_some_and(ours);
+            if goes_on && !failed.contains_key(&plan.number) {
+                failed.extend(ours::go_on(plan).err().map(|reason| (plan.number, reason)));
+            }
+        }
         let mut sessions = Vec::new();
         for plan in &plans {
             if let Some(reason) = failed.get(&plan.number) {
                 self.fail(seed, plan, format!("cannot be written: {reason}"));
                 continue;
-            }
-            if !ours(plan.writer) && plan.second.is_some_and(ours) {
-                ours::go_on(plan);
             }
             sessions.push((plan, choose_windows(seed, plan)));
         }
@@ -162,7 +167,9 @@ impl Run {
         // The writers take turns, and so do the ways of reading.
         let turn = case.plan.number / 3;
         if turn.is_multiple_of(ENGINE_SHARE) {
-            let read = read::engine(engine, case.plan, windows).await;
+            let (read, records) = read::engine(engine, case.plan, windows).await;
+            case.compare_record_page(&records)
+                .map_err(|reason| format!("engine: {reason}"))?;
             for (number, (window, ours)) in windows.iter().zip(read).enumerate() {
                 case.compare_window(number, window, &ours, tally)
                     .map_err(|reason| format!("engine: {reason}"))?;

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mef3_server::mef::{Access, Channel, RecordQuery, Recording, Segment, open_session};
+use mef3_server::mef::{Access, Channel, RecordPage, Recording, Segment, open_session};
 use serde_json::{Value, json};
 
 use super::ours::with_password;
 use super::peers::{Answer, Answers, Samples};
 use super::plan::Plan;
-use super::read::{Ours, library, open};
+use super::read::{Ours, all_records, library, open};
 use super::records;
 use super::windows::Window;
 use super::written::Written;
@@ -171,6 +171,11 @@ impl<'a> Case<'a> {
             )?;
         }
         if let Some(planned) = &self.plan.subject {
+            same(
+                "gmt_offset",
+                &subject.gmt_offset_s,
+                &Some(planned.gmt_offset),
+            )?;
             let planned = [
                 &planned.name_1,
                 &planned.name_2,
@@ -189,17 +194,18 @@ impl<'a> Case<'a> {
     }
 
     fn compare_records(&self, tally: &mut Tally) -> Result<(), String> {
-        let query = RecordQuery {
-            limit: usize::MAX,
-            ..RecordQuery::default()
-        };
-        let page = self.recording.records(&query).unwrap();
+        let page = self.recording.records(&all_records()).unwrap();
+        tally.records += page.records.len() as u64;
+        self.compare_record_page(&page)
+    }
+
+    /// Compares the records that were read in one of our ways.
+    pub fn compare_record_page(&self, page: &RecordPage) -> Result<(), String> {
         same("damaged records", &page.damaged, &Vec::new())?;
         if !page.records.is_sorted_by_key(|p| p.record.time_uutc) {
             return Err("records are not in the order of time".into());
         }
         let ours = records::ours(&page.records);
-        tally.records += ours.len() as u64;
         let mef3io = records::by_mef3io(&self.mef3io.said["records"]);
         same_lists("records of mef3io", &ours, &mef3io)?;
         let pymef = records::by_pymef(&self.pymef.said["records"], self.plan);

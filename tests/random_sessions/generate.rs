@@ -6,12 +6,15 @@ use fastrand::Rng;
 
 use super::options::{Choices, WRITERS, Writer};
 use super::plan::{
-    Call, Channel, Plan, Record, Samples, Subject, beside, tick, usual_block_samples,
+    Call, Channel, Plan, Precision, Record, Samples, Subject, beside, tick, usual_block_samples,
 };
 use super::signal::{self, FLOAT_LIMIT};
 
 const START: i64 = 1_600_000_000_000_000;
 const DAY: i64 = 86_400_000_000;
+
+/// Units per count of decimal numbers that are multiples of something.
+const STEP: f64 = 0.195;
 
 /// Names that some program once took for something else.
 const NAMES: [&str; 12] = [
@@ -130,6 +133,17 @@ fn reconcile(choices: &mut Choices, writer: Writer) {
         // Counts are not what the signal is made of.
         if choices.is("signal", "null") {
             choices.set("signal", "noise");
+        }
+        // What is not made of the step that was found first would be refused later.
+        if choices.is("precision", "step") {
+            choices.set("segments", "one");
+            choices.set("append", "none");
+            if matches!(choices.of("gaps"), "off grid" | "jitter") {
+                choices.set("gaps", "short");
+            }
+            if choices.is("signal", "extreme") {
+                choices.set("signal", "noise");
+            }
         }
         // An inferred precision does not know how far a signal can go.
         if choices.is("signal", "extreme") && choices.is("precision", "inferred") {
@@ -260,14 +274,26 @@ fn channel(plan: &Plan, number: usize, rate: f64, folder: &Path, rng: &mut Rng) 
     let samples = calls.iter().map(|call| call.samples).sum();
     let float = plan.input == "float";
     let precision = choices.of("precision").parse().ok();
-    let limit = if float { FLOAT_LIMIT } else { i32::MAX };
+    let limit = match float {
+        // mef_tools infers a precision at which large numbers leave the range of
+        // counts (section 12).
+        true if precision.is_none() => 1000,
+        true => FLOAT_LIMIT,
+        false => i32::MAX,
+    };
     let counts = signal::counts(choices.of("signal"), rng, rate, samples, limit);
     let samples = match float {
         false => Samples::Counts(counts),
-        true => Samples::Float(with_gaps(
-            signal::float(rng, &counts, precision.unwrap_or(2)),
-            &calls,
-        )),
+        true => {
+            let values = match choices.is("precision", "step") {
+                true => counts
+                    .iter()
+                    .map(|&count| f64::from(count) * STEP)
+                    .collect(),
+                false => signal::float(rng, &counts, precision.unwrap_or(2)),
+            };
+            Samples::Float(with_gaps(values, &calls))
+        }
     };
     Channel {
         data: beside(folder, plan.number, &format!("{number}.raw")),
@@ -280,7 +306,10 @@ fn channel(plan: &Plan, number: usize, rate: f64, folder: &Path, rng: &mut Rng) 
             "negative" => -0.25,
             _ => 1.0,
         },
-        precision,
+        precision: match choices.is("precision", "step") {
+            true => Some(Precision::Step("step")),
+            false => precision.map(Precision::Places),
+        },
         calls,
         samples,
     }
@@ -325,10 +354,14 @@ fn calls(plan: &Plan, rate: f64, start: i64, block: usize, rng: &mut Rng) -> Vec
                     "off grid" => (period * (1.0 + 40.0 * rng.f64())) as i64,
                     // mef_tools refuses what begins before the end.
                     "jitter" if plan.input == "float" => (period * 0.4 * rng.f64()) as i64,
-                    "jitter" => (period * (0.8 * rng.f64() - 0.4)) as i64,
                     _ => 0,
                 };
             }
+            let jitter = match choices.of("gaps") {
+                // Others take what begins less than half a sample early.
+                "jitter" if plan.input != "float" => (period * (0.48 * rng.f64() - 0.24)) as i64,
+                _ => 0,
+            };
             let samples = match choices.of("signal") {
                 "single" => 1,
                 _ if rng.u8(..12) == 0 => 1,
@@ -343,7 +376,7 @@ fn calls(plan: &Plan, rate: f64, start: i64, block: usize, rng: &mut Rng) -> Vec
             let (last, length) = runs[runs.len() - 1];
             let samples = last + length;
             let call = Call {
-                start: time,
+                start: time + jitter,
                 first,
                 samples,
                 runs,

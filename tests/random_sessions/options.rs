@@ -55,7 +55,7 @@ pub fn options(writer: Writer) -> Options {
     match writer {
         Writer::Mef3io => options.extend([
             ("input", &["counts", "float"] as &[_]),
-            ("precision", &["inferred", "0", "2", "3", "6"]),
+            ("precision", &["inferred", "step", "0", "2", "3", "6"]),
             ("records", &["none", "session", "channel", "both"]),
             ("factor", &["one", "tenth", "tiny", "large"]),
             ("signal", SIGNALS),

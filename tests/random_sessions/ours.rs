@@ -4,10 +4,11 @@ use std::process::Command;
 
 use mef3_server::mef::{
     ChannelOptions, ChannelWriter, OpenOptions, Password, Passwords, SessionOptions, SessionWriter,
+    WriteError,
 };
 
 use super::options::Writer;
-use super::plan::{Call, Channel, Plan, Samples, tick};
+use super::plan::{Channel, Plan, Samples, tick};
 use super::records::new_record;
 
 /// How a session is opened with its level-2 password.
@@ -23,14 +24,20 @@ pub fn with_password(password: Option<&str>) -> OpenOptions {
 
 /// Writes the first opening of a session that is ours, and the second, if that is
 /// ours, too.
-pub fn write(plan: &Plan) {
-    for arguments in &plan.generate {
-        run_generate(plan, arguments);
-    }
+pub fn write(plan: &Plan) -> Result<(), String> {
     if plan.input == "generate" {
-        return;
+        let mut runs = plan.generate.iter();
+        return runs.try_for_each(|arguments| run_generate(plan, arguments));
     }
-    let mut session = SessionWriter::create(&plan.path, session_options(plan)).unwrap();
+    write_new(plan).map_err(|error| error.to_string())?;
+    match plan.second {
+        Some(Writer::Ours) => go_on(plan),
+        _ => Ok(()),
+    }
+}
+
+fn write_new(plan: &Plan) -> Result<(), WriteError> {
+    let mut session = SessionWriter::create(&plan.path, session_options(plan))?;
     for channel in &plan.channels {
         let options = ChannelOptions {
             units_conversion_factor: channel.factor,
@@ -38,24 +45,25 @@ pub fn write(plan: &Plan) {
             block_samples: plan.block_samples,
             ..ChannelOptions::new(&channel.name, channel.rate)
         };
-        write_calls(session.channel(options).unwrap(), channel, 0);
+        write_calls(session.channel(options)?, channel, 0)?;
     }
-    write_records(&mut session, plan, 0);
-    if plan.second == Some(Writer::Ours) {
-        go_on(plan);
-    }
+    write_records(&mut session, plan, 0)
 }
 
 /// Goes on with a session, whoever wrote it.
-pub fn go_on(plan: &Plan) {
-    let mut session = SessionWriter::open(&plan.path, &open_options(plan)).unwrap();
+pub fn go_on(plan: &Plan) -> Result<(), String> {
+    write_more(plan).map_err(|error| error.to_string())
+}
+
+fn write_more(plan: &Plan) -> Result<(), WriteError> {
+    let mut session = SessionWriter::open(&plan.path, &open_options(plan))?;
     for channel in &plan.channels {
         if channel.calls.iter().any(|call| call.opening == 1) {
-            let writer = session.continue_channel(&channel.name).unwrap();
-            write_calls(writer, channel, 1);
+            let writer = session.continue_channel(&channel.name)?;
+            write_calls(writer, channel, 1)?;
         }
     }
-    write_records(&mut session, plan, 1);
+    write_records(&mut session, plan, 1)
 }
 
 fn session_options(plan: &Plan) -> SessionOptions {
@@ -76,36 +84,35 @@ fn session_options(plan: &Plan) -> SessionOptions {
     options
 }
 
-fn write_calls(mut writer: ChannelWriter, channel: &Channel, opening: u32) {
+fn write_calls(
+    mut writer: ChannelWriter,
+    channel: &Channel,
+    opening: u32,
+) -> Result<(), WriteError> {
     let Samples::Counts(counts) = &channel.samples else {
         unreachable!("ours writes counts");
     };
     for call in channel.calls.iter().filter(|call| call.opening == opening) {
         if call.begins_segment {
-            writer.new_segment().unwrap();
+            writer.new_segment()?;
         }
-        write_call(&mut writer, channel, call, &counts[call.first..]);
+        for &(first, samples) in &call.runs {
+            let counts = &counts[call.first + first..][..samples];
+            writer.write(tick(call.start, first, channel.rate), counts)?;
+        }
     }
-    writer.finish().unwrap();
+    writer.finish()
 }
 
-fn write_call(writer: &mut ChannelWriter, channel: &Channel, call: &Call, counts: &[i32]) {
-    for &(first, samples) in &call.runs {
-        let start = tick(call.start, first, channel.rate);
-        writer
-            .write(start, &counts[first..first + samples])
-            .unwrap();
-    }
-}
-
-fn write_records(session: &mut SessionWriter, plan: &Plan, opening: u32) {
+fn write_records(session: &mut SessionWriter, plan: &Plan, opening: u32) -> Result<(), WriteError> {
     for record in plan.records.iter().filter(|r| r.opening == opening) {
         let mut writer = match &record.channel {
-            Some(channel) => session.channel_records(channel).unwrap(),
-            None => session.records().unwrap(),
+            Some(channel) => session.channel_records(channel)?,
+            None => session.records()?,
         };
-        writer.append(&[new_record(record)]).unwrap();
+        writer.append(&[new_record(record)])?;
     }
+    Ok(())
 }
 
 /// The program, in an environment that has the session's passwords.
@@ -118,13 +125,12 @@ pub fn program(plan: &Plan) -> Command {
     command
 }
 
-fn run_generate(plan: &Plan, arguments: &str) {
+fn run_generate(plan: &Plan, arguments: &str) -> Result<(), String> {
     let mut command = program(plan);
     command.arg("generate").arg(&plan.path);
     let output = command.args(arguments.split(' ')).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{plan:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
 }

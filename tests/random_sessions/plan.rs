@@ -53,14 +53,23 @@ pub struct Channel {
     pub name: String,
     pub rate: f64,
     pub factor: f64,
-    /// Decimal places of float input; `None` leaves it to the writer.
-    pub precision: Option<u32>,
+    /// Of float input; `None` leaves it to the writer.
+    pub precision: Option<Precision>,
     /// Samples of all calls, one after another, gaps included.
     pub data: PathBuf,
     pub calls: Vec<Call>,
     /// What stands in the data file.
     #[serde(skip)]
     pub samples: Samples,
+}
+
+/// How decimal numbers become counts.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Precision {
+    Places(u32),
+    /// mef3io's word for the step that the numbers are multiples of.
+    Step(&'static str),
 }
 
 #[derive(Debug)]

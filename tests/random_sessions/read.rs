@@ -1,7 +1,8 @@
 //! Our readers: the library, an engine with workers, and the command line.
 
 use mef3_server::mef::{
-    ChannelReader, Grid, Recording, Rule, SampleValue, WindowError, open_session,
+    ChannelReader, Grid, RecordPage, RecordQuery, Recording, Rule, SampleValue, WindowError,
+    open_session,
 };
 use mef3_server::{Engine, Error, ReadRequest};
 
@@ -32,6 +33,13 @@ pub struct Ours {
 
 pub fn open(plan: &Plan) -> Recording {
     open_session(&plan.read_path(), &open_options(plan)).unwrap()
+}
+
+pub fn all_records() -> RecordQuery {
+    RecordQuery {
+        limit: Engine::MAX_RECORDS,
+        ..RecordQuery::default()
+    }
 }
 
 /// Reads with the library.
@@ -66,7 +74,7 @@ fn library_row<T: SampleValue>(
 }
 
 /// Reads through the actors and their worker processes.
-pub async fn engine(engine: &Engine, plan: &Plan, windows: &[Window]) -> Vec<Ours> {
+pub async fn engine(engine: &Engine, plan: &Plan, windows: &[Window]) -> (Vec<Ours>, RecordPage) {
     let path = plan.read_path();
     let recording = engine.open_with(&path, open_options(plan)).await.unwrap();
     let mut read = Vec::new();
@@ -87,8 +95,9 @@ pub async fn engine(engine: &Engine, plan: &Plan, windows: &[Window]) -> Vec<Our
             pymef: row(Rule::Pymef).await,
         });
     }
+    let records = engine.records(&recording, &all_records()).await.unwrap();
     engine.close(&path).await.unwrap();
-    read
+    (read, records)
 }
 
 async fn engine_row<T: SampleValue>(engine: &Engine, request: &ReadRequest) -> Option<Vec<T>> {
