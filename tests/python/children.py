@@ -1,6 +1,7 @@
-"""Work that may crash: each piece in a process of its own."""
+"""Work that may crash: each piece in a process of its own, some at the same time."""
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -8,9 +9,29 @@ import traceback
 import warnings
 
 
-def start(work, log):
-    """Starts `work()` in a child, and gives its process number. What it complains
-    of, and what it prints, goes to the file `log`."""
+def run(works):
+    """Runs functions in children, as many at a time as there are processors. Gives
+    how each ended: 0 is success, a negative number the signal. `works` has a name of
+    a file for each, which gets what it prints and what it complains of."""
+    # Children need not copy what the collector would touch.
+    gc.freeze()
+    running, ended = {}, {}
+    at_a_time = os.cpu_count() or 1
+
+    def wait():
+        pid, status = os.wait()
+        ended[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+
+    for number, (work, log) in enumerate(works):
+        while len(running) >= at_a_time:
+            wait()
+        running[_start(work, log)] = number
+    while running:
+        wait()
+    return [ended[number] for number in sorted(ended)]
+
+
+def _start(work, log):
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -30,11 +51,6 @@ def start(work, log):
             sys.stdout.flush()
     # Nothing of the parent is to be ended here.
     os._exit(status)
-
-
-def finish(pid):
-    """Waits for a child: 0 is success, a negative number the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def load(path):

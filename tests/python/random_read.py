@@ -18,6 +18,7 @@ as a JSON object by number.
 import json
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import mef3io
@@ -25,6 +26,8 @@ import numpy as np
 from mef_tools.io import MefReader
 
 import children
+
+READERS = "mef3io", "pymef"
 
 
 def plain(thing):
@@ -148,24 +151,24 @@ def read_pymef(request, stem, windows):
 
 
 def read_pymef_singly(request, stem, log):
-    """Reads window by window, and puts the answers together."""
+    """Reads window by window, puts the answers together, and gives the number of
+    crashes."""
+    works, parts = [], []
+    # What pymef says of the session is asked for once, without a window.
+    for number, windows in enumerate([[], *([window] for window in request["windows"])]):
+        parts.append(f"{stem}.{number}")
+        works.append((partial(read_pymef, request, parts[-1], windows), f"{log}.{number}"))
+    statuses = children.run(works)
     whole = Answer(stem)
-    crashes = 0
-    for window in [None, *request["windows"]]:
-        part = f"{stem}.part"
-        windows = [] if window is None else [window]
-        status = children.finish(
-            children.start(lambda: read_pymef(request, part, windows), log)
-        )
+    for number, (part, status) in enumerate(zip(parts, statuses)):
         if status:
-            crashes += 1
-            whole.said["windows"] += [{"crash": status}] * len(windows)
+            whole.said["windows"] += [{"crash": status}] if number else []
             continue
         answer = children.load(f"{part}.json")
         whole.said = answer | {"windows": whole.said["windows"] + answer["windows"]}
         whole.samples.write(Path(f"{part}.bin").read_bytes())
     whole.close()
-    return crashes
+    return sum(status != 0 for status in statuses)
 
 
 def pack(request):
@@ -176,28 +179,30 @@ def pack(request):
             archive.add(request["path"], Path(request["path"]).name)
 
 
-def read(request, folder):
-    pack(request)
-    stems = [Path(folder) / f"{request['number']}.{reader}" for reader in ("mef3io", "pymef")]
-    logs = [f"{stem}.log" for stem in stems]
-    works = [
-        lambda: read_mef3io(request, stems[0]),
-        lambda: read_pymef(request, stems[1], request["windows"]),
-    ]
-    # At the same time.
-    pids = [children.start(work, log) for work, log in zip(works, logs)]
-    statuses = [children.finish(pid) for pid in pids]
-    ended = dict(zip(("mef3io", "pymef"), statuses)) | {"crashes": 0}
-    for name, status, log in zip(("mef3io", "pymef"), statuses, logs):
-        if status:
-            ended[f"{name}_log"] = Path(log).read_text(encoding="utf-8")[-2000:]
-    if ended["pymef"] < 0:
-        ended["crashes"] = 1 + read_pymef_singly(request, stems[1], logs[1])
-    return ended
-
-
 def main(requests, folder):
-    ended = {request["number"]: read(request, folder) for request in children.load(requests)}
+    requests = children.load(requests)
+    works, ended = [], {}
+    for request in requests:
+        pack(request)
+        mef3io_stem, pymef_stem = (
+            Path(folder) / f"{request['number']}.{reader}" for reader in READERS
+        )
+        works.append((partial(read_mef3io, request, mef3io_stem), f"{mef3io_stem}.log"))
+        windows = request["windows"]
+        works.append((partial(read_pymef, request, pymef_stem, windows), f"{pymef_stem}.log"))
+    statuses = iter(children.run(works))
+    logs = iter(log for _, log in works)
+    for request in requests:
+        number = request["number"]
+        ended[number] = {"crashes": 0}
+        for reader, status, log in zip(READERS, statuses, logs):
+            ended[number][reader] = status
+            if status:
+                said = Path(log).read_text(encoding="utf-8")
+                ended[number][f"{reader}_log"] = said[-2000:]
+        if ended[number]["pymef"] < 0:
+            stem = Path(folder) / f"{number}.pymef"
+            ended[number]["crashes"] = 1 + read_pymef_singly(request, stem, f"{stem}.log")
     json.dump(ended, sys.stdout)
 
 

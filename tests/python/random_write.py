@@ -9,8 +9,9 @@ printed as a JSON object, the reasons by their numbers.
 """
 
 import json
-import shutil
 import sys
+from functools import partial
+from pathlib import Path
 
 import mef3io
 import numpy as np
@@ -276,13 +277,14 @@ def write(plan):
 
 
 def main(plans):
+    sessions = children.load(plans)
+    logs = [f"{plans}.{plan['number']}.log" for plan in sessions]
+    works = [partial(write, plan) for plan in sessions]
     failed = {}
-    for plan in children.load(plans):
-        log = f"{plans}.log"
-        status = children.finish(children.start(lambda: write(plan), log))
+    for plan, log, status in zip(sessions, logs, children.run(zip(works, logs))):
         if status:
-            with open(log, encoding="utf-8") as file:
-                failed[plan["number"]] = f"status {status}: {file.read()[-2000:]}"
+            said = Path(log).read_text(encoding="utf-8")
+            failed[plan["number"]] = f"status {status}: {said[-2000:]}"
     json.dump(failed, sys.stdout)
 
 
