@@ -121,7 +121,11 @@ pub fn repair(extension: &str, bytes: &mut [u8]) {
 
 /// Whether one of the bytes that differ is under a checksum that was computed.
 pub fn covered(extension: &str, before: &[u8], after: &[u8]) -> bool {
-    let stored = |place: usize| before[place..place + 4] != [0; 4];
+    // Zero stands for a checksum that was not computed.
+    let stored = |place: usize| {
+        let computed = |bytes: &[u8]| bytes.get(place..place + 4) != Some(&[0; 4]);
+        computed(before) && computed(after)
+    };
     let end = if extension.ends_with("met") {
         METADATA
     } else {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use mef3_server::config::OnDamage;
 use mef3_server::mef::{
-    ChannelReader, Grid, PlacedRecord, RecordError, RecordQuery, Recording, Rule, check_session,
-    open_session,
+    ChannelReader, Grid, PlacedRecord, RecordBody, RecordError, RecordQuery, Recording, Rule,
+    check_session, open_session,
 };
 use mef3_server::{Engine, Masked, ReadRequest};
 use rustix::process::{Gid, Uid, geteuid};
@@ -290,7 +290,10 @@ fn records(base: &Base, recording: &Recording, repaired: bool) -> Answer {
         these.iter().filter(missing).count()
     };
     let missing = others(&base.records, &page.records);
-    let foreign = others(&page.records, &base.records);
+    // A damaged header may lock what a password has opened.
+    let locked = |placed: &PlacedRecord| placed.record.body == RecordBody::Locked;
+    let (_, open): (Vec<_>, Vec<_>) = page.records.iter().cloned().partition(locked);
+    let foreign = others(&open, &base.records);
     match (missing, foreign) {
         (0, 0) if told => Ok(Verdict::Refused),
         (0, 0) => Ok(Verdict::Equal),

@@ -109,7 +109,7 @@ pub struct Mutation {
     /// Record files were exchanged, which do not say whose they are, or have
     /// another name, by which nobody looks for them.
     pub other_records: bool,
-    /// What was a segment's folder has a name that is no segment's.
+    /// What was a segment's folder has a name that is no segment's, or another's.
     pub no_segment: bool,
     originals: Vec<Original>,
 }
@@ -394,7 +394,7 @@ impl Mutation {
         }
         self.description += &format!(": {} renamed to {other:?}", part.display());
         self.other_records = true;
-        self.no_segment = path.extension() == Some("segd".as_ref()) && !is_segment(&other);
+        self.no_segment = number(&path).is_some() && number(&path) != number(&other);
         fs::rename(&path, &other).unwrap();
         self.originals.push(Original::Moved {
             from: path,
@@ -404,12 +404,12 @@ impl Mutation {
     }
 }
 
-/// Whether a folder's name is that of a segment, with a number at its end.
-fn is_segment(folder: &Path) -> bool {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(".segd");
-    let number = stem.and_then(|stem| stem.rsplit_once('-'));
-    number.is_some_and(|(_, number)| number.parse::<u64>().is_ok())
+/// The number of a segment's folder, if the name is that of one.
+fn number(folder: &Path) -> Option<u64> {
+    let name = folder.file_name()?.to_string_lossy();
+    let visible = !name.starts_with('.');
+    let stem = name.strip_suffix(".segd").filter(|_| visible)?;
+    stem.rsplit_once('-')?.1.parse().ok()
 }
 
 /// Makes something in a folder that is no file.
