@@ -181,13 +181,21 @@ impl<'a> Reconciler<'a> {
         let mut found: Vec<BlockEntry> = Vec::new();
         let mut end = HEADER_BYTES as u64;
         let mut entries = by_offset.iter().copied().peekable();
-        let (mut recovered, mut misplaced) = (0, Vec::new());
+        let (mut recovered, mut corrected, mut misplaced) = (0, 0, Vec::new());
         while end < size || entries.peek().is_some() {
             // What points into a block that was found is no block.
             while let Some(entry) = entries.next_if(|entry| entry.file_offset < end) {
                 misplaced.push(entry);
             }
             if let Some(entry) = entries.next_if(|entry| entry.file_offset == end && end < size) {
+                let next = entries.peek().map_or(size, |next| next.file_offset);
+                // Its length may be wrong, which hides nothing if its block is whole.
+                let whole = match entry.file_end() == next {
+                    true => None,
+                    false => self.whole_block(end)?,
+                };
+                corrected += u64::from(whole.is_some_and(|block| block.bytes != entry.bytes));
+                let entry = whole.unwrap_or(entry);
                 end = entry.file_end();
                 found.push(entry);
             } else if let Some(block) = self.whole_block(end)? {
@@ -221,10 +229,11 @@ impl<'a> Reconciler<'a> {
                 end = next;
             }
         }
-        if recovered == 0 && misplaced.is_empty() {
+        if recovered == 0 && corrected == 0 && misplaced.is_empty() {
             return Ok(index.clone());
         }
         repairs.recovered += recovered;
+        repairs.corrected += corrected;
         // While bytes are unaccounted for, the entry may be all that is known of
         // them: it stays, and reading it is an error.
         if unknown.is_empty() && recovered > 0 {
