@@ -258,6 +258,7 @@ mod tests {
     fn password_bytes_of_section_18_3() {
         for (text, bytes) in [
             ("level1", "6c6576656c31"),
+            ("level2", "6c6576656c32"),
             ("é", "e9"),
             ("Ł", "41"),
             ("€uro", "ac75726f"),
@@ -272,6 +273,24 @@ mod tests {
         assert!(Password::new("\0after").is_none());
         // Longer than a key: the first sixteen count.
         assert_eq!(key_of("0123456789abcdefXYZ"), hex(b"0123456789abcdef"));
+    }
+
+    #[test]
+    fn digests_of_section_18_3() {
+        for (text, digest) in [
+            (
+                "level1",
+                "905447f930bf09f11f6c5f0665fa0cfe0000237f645cc9378d166c848378dc5f",
+            ),
+            (
+                "level2",
+                "92c1d5016a95664eb705c048793c3c016061ea9d0aa6497c17ce3cf6b7c223d6",
+            ),
+        ] {
+            let key = Password::new(text).unwrap().bytes;
+            assert_eq!(hex(&Sha256::digest(key)), digest);
+            assert_eq!(hex(&hash(&key)), digest[..32]);
+        }
     }
 
     #[test]
@@ -320,6 +339,9 @@ mod tests {
         assert_eq!(access("level2"), Ok(Access::Level2));
         assert_eq!(access("levelX"), Err(WrongPassword));
         assert_eq!(access(""), Ok(Access::Locked));
+        // The second password gives the first one's key, too.
+        let (_, keys) = Keys::unlock(&header, Password::new("level2").as_ref()).unwrap();
+        assert_eq!(keys.level_1.as_ref(), Some(b"level1\0\0\0\0\0\0\0\0\0\0"));
         let (_, keys) = Keys::unlock(&header, Password::new("level1").as_ref()).unwrap();
         let mut bytes = [0; 16];
         assert_eq!(keys.decrypt(2, &mut bytes), Err(NoKey::Locked));

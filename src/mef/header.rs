@@ -98,3 +98,49 @@ pub(crate) fn verify_body_crc(
         Malformation::BodyCrc { stored, computed },
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+    use zerocopy::little_endian::{I64, U32};
+
+    use super::*;
+    use crate::mef::layout::set_text;
+
+    #[test]
+    fn vector_of_section_18_2() {
+        let counting = |first: u8| std::array::from_fn(|byte| first + byte as u8);
+        let mut header = UniversalHeader::new_zeroed();
+        header.body_crc = U32::new(0xD2C2_2F51);
+        header.file_type = *b"tdat\0";
+        (header.version_major, header.byte_order) = (3, LITTLE_ENDIAN);
+        header.start_time = I64::new(-1_600_000_000_000_000);
+        header.end_time = I64::new(-1_600_000_010_000_000);
+        header.number_of_entries = I64::new(1);
+        header.maximum_entry_size = I64::new(10);
+        set_text(&mut header.channel_name, "ch1");
+        set_text(&mut header.session_name, "sess");
+        header.level_uuid = counting(0);
+        header.file_uuid = counting(16);
+        header.provenance_uuid = counting(16);
+        let bytes = header.as_bytes();
+        let first: String = bytes[..56]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            first,
+            "00000000512fc2d2746461740003000100005cf8ce50faff8069c3f7ce50faff\
+             01000000000000000a000000000000000000000063683100"
+        );
+        assert_eq!(computed_header_crc(&header), 0x3A8A_166D);
+        // Zero is no checksum; this one is right, and no other.
+        let file = Path::new("ch1.tdat");
+        for (crc, right) in [(0, true), (0x3A8A_166D, true), (0x3A8A_166C, false)] {
+            header.header_crc = U32::new(crc);
+            assert_eq!(header_crc_is_right(&header), right);
+            assert_eq!(verify_header_crc(&header, file).is_ok(), right);
+        }
+        assert!(parse_header(header.as_bytes(), "tdat", file).is_ok());
+    }
+}

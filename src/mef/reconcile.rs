@@ -182,7 +182,7 @@ impl<'a> Reconciler<'a> {
         let mut found: Vec<BlockEntry> = Vec::new();
         let mut end = HEADER_BYTES as u64;
         let mut entries = by_offset.into_iter().peekable();
-        let (mut recovered, mut misplaced) = (0, Vec::new());
+        let (mut recovered, mut corrected, mut misplaced) = (0, 0, Vec::new());
         while end < size || entries.peek().is_some() {
             // What points into a block that was found is no block.
             while let Some(entry) = entries.next_if(|(entry, _)| entry.file_offset < end) {
@@ -190,6 +190,14 @@ impl<'a> Reconciler<'a> {
             }
             let at_end = |(entry, _): &(BlockEntry, usize)| entry.file_offset == end && end < size;
             if let Some((entry, _)) = entries.next_if(at_end) {
+                let next = entries.peek().map_or(size, |(next, _)| next.file_offset);
+                // Its length may be wrong, which hides nothing if its block is whole.
+                let whole = match entry.file_end() == next {
+                    true => None,
+                    false => self.whole_block(end)?,
+                };
+                corrected += u64::from(whole.is_some_and(|block| block.bytes != entry.bytes));
+                let entry = whole.unwrap_or(entry);
                 end = entry.file_end();
                 found.push(entry);
             } else if let Some(block) = self.whole_block(end)? {
@@ -223,10 +231,12 @@ impl<'a> Reconciler<'a> {
                 end = next;
             }
         }
-        if recovered == 0 && misplaced.is_empty() && self.trusted >= index.len() {
+        let in_order = self.trusted >= index.len();
+        if recovered == 0 && corrected == 0 && misplaced.is_empty() && in_order {
             return Ok(index.clone());
         }
         repairs.recovered += recovered;
+        repairs.corrected += corrected;
         // What stands behind the entries that the checksum vouches for, and is no
         // block, is foreign padding.
         let vouched = self.trusted;

@@ -54,6 +54,8 @@ mod tests {
             (-1_600_000_000_000_000, NO_TIME, Some(1_600_000_000_000_000)),
             (0, 0, Some(0)),
             (5, 10, Some(5)),
+            // What a writer without the check of `stored_under` makes of 3.
+            (7, 10, Some(7)),
             (NO_TIME, 7, None),
         ] {
             assert_eq!(absolute(stored_time, offset), read_back);
@@ -74,7 +76,9 @@ mod tests {
             (1_600_000_000_000_000, NO_TIME, Some(-1_600_000_000_000_000)),
             (0, 0, Some(0)),
             (-1, 0, None),
-            // Trap 1 of section 5: it would be stored as 7 and read back as 7.
+            // Trap 1 of section 5: they would be stored as 5 and as 7, which read back
+            // as 5 and as 7.
+            (5, 10, None),
             (3, 10, None),
             (10, 10, None),
             (11, 10, Some(-1)),

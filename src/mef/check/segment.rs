@@ -17,6 +17,8 @@ use crate::mef::segment::{SegmentFiles, is_growing};
 use crate::mef::store::{ReadAt, StoredFile};
 use crate::mef::time;
 
+/// How often each byte of the data file may be read, on average.
+const BUDGET_READS: u64 = 4;
 /// "No entry" for an extreme of a block.
 const NO_EXTREME: i32 = i32::MIN;
 
@@ -54,6 +56,9 @@ impl Check<'_> {
         let (chunks, rest) = entries.as_chunks::<INDEX_ENTRY_BYTES>();
         let mut end = HEADER_BYTES as u64;
         let mut samples = Vec::new();
+        // Entries that overlap must not have the same bytes read again and again.
+        let size = data.size()?;
+        let mut budget = size.saturating_mul(BUDGET_READS);
         for (number, bytes) in chunks.iter().enumerate() {
             let Ok(entry) = IndexEntry::ref_from_bytes(bytes) else {
                 continue;
@@ -75,6 +80,15 @@ impl Check<'_> {
                     },
                 );
             }
+            let behind = start.saturating_add(u64::from(entry.block_bytes.get()));
+            if behind <= size {
+                let Some(left) = budget.checked_sub(behind - start) else {
+                    // That it does not stand behind the one before it was told.
+                    end = behind;
+                    continue;
+                };
+                budget = left;
+            }
             let block = match read_block(data, start, entry.block_bytes.get())? {
                 Ok(block) => block,
                 Err(error) => {
@@ -86,7 +100,7 @@ impl Check<'_> {
                             error,
                         },
                     );
-                    end = start.saturating_add(u64::from(entry.block_bytes.get()));
+                    end = behind;
                     continue;
                 }
             };

@@ -222,13 +222,18 @@ impl<'a> SymbolReader<'a> {
     }
 
     #[inline(always)]
-    fn next_symbol(&mut self) -> u8 {
+    fn normalise(&mut self) {
         while self.range <= BOTTOM {
             self.low = self.low << 8 | (self.input << 7) & 0xFF;
             self.input = self.next_byte();
             self.low |= self.input >> 1;
             self.range <<= 8;
         }
+    }
+
+    #[inline(always)]
+    fn next_symbol(&mut self) -> u8 {
+        self.normalise();
         let unit = self.divide_by_total(self.range);
         let count = (self.low / unit).min(self.total - 1);
         let entry = self.table[usize::from(count as u16)];
@@ -338,6 +343,109 @@ mod tests {
             (0.499_999_999_999_999_94, 1),
         ] {
             assert_eq!(round(value), rounded, "{value}");
+        }
+    }
+
+    #[test]
+    fn trace_of_section_18_6() {
+        let mut statistics = [0; 256];
+        (statistics[0], statistics[1]) = (4, 9);
+        let mut decoder = Decoder::new();
+        let total = decoder.fill_table(&statistics).unwrap();
+        assert_eq!(total, 13);
+        let payload = [0x02, 0x36, 0x00, 0x7E, 0x7E, 0x7E, 0x7E, 0x7E];
+        let mut reader = SymbolReader::new(&decoder.table, total, &payload);
+        assert_eq!((reader.input, reader.low, reader.range), (2, 1, 0x80));
+        // Number, low and range after normalisation, r, cc, symbol, low and range
+        // after it; symbols 6 to 11 are not listed.
+        let listed = [
+            (
+                0,
+                0x011B_003F,
+                0x8000_0000,
+                0x09D8_9D89,
+                0,
+                0,
+                0x011B_003F,
+                0x2762_7624,
+            ),
+            (
+                1,
+                0x011B_003F,
+                0x2762_7624,
+                0x0307_92EF,
+                0,
+                0,
+                0x011B_003F,
+                0x0C1E_4BBC,
+            ),
+            (
+                2,
+                0x011B_003F,
+                0x0C1E_4BBC,
+                0x00EE_A35D,
+                1,
+                0,
+                0x011B_003F,
+                0x03BA_8D74,
+            ),
+            (
+                3,
+                0x011B_003F,
+                0x03BA_8D74,
+                0x0049_6D57,
+                3,
+                0,
+                0x011B_003F,
+                0x0125_B55C,
+            ),
+            (
+                4,
+                0x011B_003F,
+                0x0125_B55C,
+                0x0016_97CC,
+                12,
+                1,
+                0x00C0_A10F,
+                0x00CB_562C,
+            ),
+            (
+                5,
+                0x00C0_A10F,
+                0x00CB_562C,
+                0x000F_A42A,
+                12,
+                1,
+                0x0082_1067,
+                0x008C_C57A,
+            ),
+            (
+                12,
+                0x04CA_B9F7,
+                0x0F7F_CB93,
+                0x0131_370B,
+                4,
+                1,
+                0x0005_DDCB,
+                0x0ABA_EF63,
+            ),
+        ];
+        let mut next = 0;
+        for (number, low, range, unit, count, symbol, low_after, range_after) in listed {
+            for _ in next..number {
+                reader.next_symbol();
+            }
+            next = number + 1;
+            reader.normalise();
+            assert_eq!((reader.low, reader.range), (low, range), "{number}");
+            assert_eq!(reader.divide_by_total(range), unit, "{number}");
+            assert_eq!((low / unit).min(total - 1), count, "{number}");
+            assert_eq!(reader.next_symbol(), symbol, "{number}");
+            assert_eq!(
+                (reader.low, reader.range),
+                (low_after, range_after),
+                "{number}"
+            );
         }
     }
 

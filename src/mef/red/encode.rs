@@ -178,18 +178,8 @@ fn encode_range(stream: &[u8], statistics: &[u8; 256], out: &mut Vec<u8>) {
     out.reserve(stream.len() + 6);
     let mut coder = RangeEncoder::new(out);
     for &byte in stream {
-        coder.normalise();
         let symbol = usize::from(byte);
-        // Normalised, the range is above 2^23 and the total at most 65280.
-        let unit = coder.range / total;
-        let offset = unit * below[symbol];
-        coder.low += offset;
-        coder.range = if byte < u8::MAX {
-            unit * u32::from(statistics[symbol])
-        } else {
-            // The last symbol takes the remainder of the range.
-            coder.range - offset
-        };
+        coder.code(byte, below[symbol], statistics[symbol], total);
     }
     coder.finish();
 }
@@ -215,6 +205,23 @@ impl<'a> RangeEncoder<'a> {
             pending: 0,
             out,
         }
+    }
+
+    /// Codes a symbol of a frequency; `below` is the sum of those of all smaller
+    /// symbols, and `total` that of all.
+    #[inline(always)]
+    fn code(&mut self, symbol: u8, below: u32, frequency: u8, total: u32) {
+        self.normalise();
+        // Normalised, the range is above 2^23 and the total at most 65280.
+        let unit = self.range / total;
+        let offset = unit * below;
+        self.low += offset;
+        self.range = if symbol < u8::MAX {
+            unit * u32::from(frequency)
+        } else {
+            // The last symbol takes the remainder of the range.
+            self.range - offset
+        };
     }
 
     #[inline(always)]
@@ -325,6 +332,75 @@ mod tests {
             let result = encoder.encode(&samples, start, true, &mut out);
             assert_eq!(result, Err(error));
             assert_eq!(out, [1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn trace_of_section_18_6() {
+        let mut out = Vec::new();
+        let mut coder = RangeEncoder::new(&mut out);
+        // Byte, r, and low and range after it.
+        for (number, (byte, unit, low, range)) in [
+            (0, 0x09D8_9D89, 0x0000_0000, 0x2762_7624),
+            (0, 0x0307_92EF, 0x0000_0000, 0x0C1E_4BBC),
+            (0, 0x00EE_A35D, 0x0000_0000, 0x03BA_8D74),
+            (0, 0x0049_6D57, 0x0000_0000, 0x0125_B55C),
+            (1, 0x0016_97CC, 0x005A_5F30, 0x00CB_562C),
+            (1, 0x000F_A42A, 0x0098_EFD8, 0x008C_C57A),
+            (1, 0x000A_D41D, 0x00C4_404C, 0x0061_7505),
+            (1, 0x077F_27C4, 0x623C_EB10, 0x4378_65E4),
+            (1, 0x0530_A560, 0x76FF_8090, 0x2EB5_D060),
+            (1, 0x0397_D4F3, 0x855E_D45C, 0x2056_7C8B),
+            (1, 0x027C_CE80, 0x8F52_0E5C, 0x1663_4280),
+            (1, 0x01B8_DDBB, 0x9635_8548, 0x0F7F_CB93),
+            (1, 0x0131_370B, 0x9AFA_6174, 0x0ABA_EF63),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            coder.normalise();
+            assert_eq!(coder.range / 13, unit, "{number}");
+            let (below, frequency) = [(0, 4), (4, 9)][usize::from(byte)];
+            coder.code(byte, below, frequency, 13);
+            assert_eq!((coder.low, coder.range), (low, range), "{number}");
+            // The only step before symbol 7 emits the byte that means nothing.
+            let emitted = usize::from(number >= 7);
+            assert_eq!((coder.out.len(), coder.pending), (emitted, 0), "{number}");
+            assert_eq!(coder.held, if emitted == 0 { 0 } else { 1 }, "{number}");
+        }
+        coder.finish();
+        assert_eq!(out[1..], [0x02, 0x36, 0x00]);
+    }
+
+    #[test]
+    fn streams_of_section_18_5() {
+        let jumps = [
+            100,
+            227,
+            99,
+            -100,
+            1_000_000,
+            1_000_000,
+            999_999,
+            i32::MIN,
+            i32::MAX,
+            0,
+        ];
+        let numbers: Vec<i32> = (0..10).collect();
+        let falling: Vec<i32> = (0..20).map(|sample| -sample).collect();
+        for (samples, expected) in [
+            (&[42][..], "2a000000"),
+            (&numbers, "00000000010101010101010101"),
+            (
+                &jumps,
+                "640000007f8063000000809cffffff8040420f0000ff800000008080ffffff7f8000000000",
+            ),
+            (&falling, "00000000ffffffffffffffffffffffffffffffffffffff"),
+        ] {
+            let mut stream = Vec::new();
+            difference_stream(samples, &mut stream);
+            let shown: String = stream.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(shown, expected);
         }
     }
 

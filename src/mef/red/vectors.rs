@@ -1,4 +1,4 @@
-//! The test vectors of format sections 18.5 and 18.7, through both halves of
+//! The test vectors of format sections 18.5, 18.7 and 18.8, through both halves of
 //! the codec, and random round trips.
 
 use proptest::prelude::*;
@@ -8,6 +8,8 @@ use zerocopy::little_endian::{F32, I64, U32};
 
 use super::*;
 use crate::mef::crc::crc32;
+use crate::mef::crypto::{Keys, Password};
+use crate::mef::error::BlockError;
 use crate::mef::layout::{BlockHeader, FLAG_DISCONTINUITY};
 use crate::mef::time;
 
@@ -190,12 +192,35 @@ fn lossless_vectors_of_section_18_5() {
         assert_eq!(block.difference_bytes, vector.difference_bytes, "{name}");
         assert_eq!(decode(&expected), samples, "{name}");
     }
-    let (_, bytes) = encode(&[42]);
-    assert_eq!(
-        hex(&bytes[..48]),
-        "c9b474e301000000000000000000000000000000000000000000803f\
-         05000000010000003801000000005cf8ce50faff"
-    );
+}
+
+#[test]
+fn headers_of_section_18_5() {
+    const REST: &str = "01000000000000000000000000000000000000000000803f";
+    const END: &str = "00005cf8ce50faff";
+    let jumps = [
+        100,
+        227,
+        99,
+        -100,
+        1_000_000,
+        1_000_000,
+        999_999,
+        i32::MIN,
+        i32::MAX,
+        0,
+    ];
+    let falling: Vec<i32> = (0..20).map(|sample| -sample).collect();
+    for (samples, crc, counts) in [
+        (vec![42], "c9b474e3", "050000000100000038010000"),
+        ((0..10).collect(), "b816ada4", "0e0000000a00000038010000"),
+        (jumps.to_vec(), "8a19e338", "260000000a00000040010000"),
+        (vec![7; 1000], "4f43d28f", "ec030000e803000038010000"),
+        (falling, "da5fd643", "180000001400000038010000"),
+    ] {
+        let (_, bytes) = encode(&samples);
+        assert_eq!(hex(&bytes[..48]), [crc, REST, counts, END].concat());
+    }
 }
 
 /// The walk of vectors F and F2.
@@ -238,6 +263,74 @@ fn long_vectors_of_section_18_5() {
             assert_eq!((block.minimum, block.maximum), extremes);
         }
         assert_eq!(decode(&bytes), samples);
+    }
+}
+
+#[test]
+fn walks_of_section_18_5() {
+    let long = random_walk(201);
+    assert_eq!(long[..5], [62, 101, 8, -11, -68]);
+    assert_eq!(long.last(), Some(&-7296));
+    assert_eq!(long.iter().sum::<i32>(), -10_622_080);
+    let (_, bytes) = encode(&long);
+    let statistics = &bytes[48..304];
+    assert_eq!(statistics.iter().max(), Some(&44));
+    assert_eq!(statistics.iter().map(|&f| u32::from(f)).sum::<u32>(), 5003);
+    assert_eq!(hex(&bytes[304..320]), "4eb2c6dcb322308366c2398ef5452470");
+    let end = bytes.len() - 16;
+    assert_eq!(hex(&bytes[end..]), "b31f66aed235dbec489fef901d59df00");
+
+    let flat = random_walk(9);
+    assert_eq!(flat[..6], [-1, 2, 2, 4, 7, 10]);
+    assert_eq!(flat.last(), Some(&36));
+    let (_, bytes) = encode(&flat);
+    let mut statistics = [0; 256];
+    for (byte, frequency) in [
+        (0, 244),
+        (1, 244),
+        (2, 233),
+        (3, 249),
+        (4, 255),
+        (252, 252),
+        (253, 241),
+        (254, 249),
+        (255, 240),
+    ] {
+        statistics[byte] = frequency;
+    }
+    assert_eq!(bytes[48..304], statistics);
+    assert_eq!(hex(&bytes[304..320]), "fff9daeabec9cec515dbd8d29b35b7df");
+    let end = bytes.len() - 16;
+    assert_eq!(hex(&bytes[end..]), "ea13297851dcb25c1814a48e428bc200");
+}
+
+#[test]
+fn encrypted_blocks_of_section_18_8() {
+    let [first, second] = ["level1", "level2"].map(|text| Password::new(text).unwrap());
+    let (keys, _) = Keys::for_writing(&first, &second);
+    let samples: Vec<i32> = (0..10).collect();
+    let (_, plain) = encode(&samples);
+    assert_eq!(hex(&plain[48..64]), "04090000000000000000000000000000");
+    for (level, flags, statistics, crc) in [
+        (1, 3, "393cf79b05096330e83be0bac43180ff", 0xB5FA_08A2),
+        (2, 5, "26bf811920566821e542b359c04af532", 0x01C8_1A62_u32),
+    ] {
+        let mut block = plain.clone();
+        block[4] = flags;
+        keys.encrypt(level, &mut block[48..64]).unwrap();
+        let computed = crc32(&block[4..]);
+        block[..4].copy_from_slice(&computed.to_le_bytes());
+        assert_eq!(hex(&block[48..64]), statistics);
+        assert_eq!(computed, crc);
+
+        let mut decoder = Decoder::new();
+        let mut decoded = Vec::new();
+        let facts = decoder.decode_if(&block, &keys, &mut decoded, |_| Ok(()));
+        assert!(facts.is_ok_and(|facts| facts.discontinuity));
+        assert_eq!(decoded, samples);
+        let locked = decoder.decode(&block, &mut decoded);
+        assert_eq!(locked, Err(BlockError::Encrypted { level }));
+        assert_eq!(decoded, samples);
     }
 }
 

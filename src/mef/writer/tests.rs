@@ -5,6 +5,7 @@ use zerocopy::FromBytes;
 
 use super::*;
 use crate::mef::layout::{HEADER_BYTES, IndexEntry, Metadata};
+use crate::mef::open_session;
 use crate::mef::red::NAN;
 
 mod continuing;
@@ -139,6 +140,30 @@ fn a_seed_fixes_every_byte_and_the_cut_into_calls_none() {
     let bytes = write(1, 2500);
     assert!(write(1, 7) == bytes);
     assert!(write(2, 2500) != bytes);
+}
+
+#[test]
+fn index_entry_of_section_18_9() {
+    let (folder, mut session) = session(SessionOptions::default());
+    let mut channel = session.channel(ChannelOptions::new("ch1", 1.0)).unwrap();
+    let samples: Vec<i32> = (0..10).collect();
+    channel.write(START, &samples).unwrap();
+    channel.finish().unwrap();
+    let path = folder.path().join("s.mefd");
+    let index = fs::read(path.join("ch1.timd/ch1-000000.segd/ch1-000000.tidx")).unwrap();
+    let entry: String = index[HEADER_BYTES..]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        entry,
+        "000400000000000000005cf8ce50faff00000000000000000a00000038010000\
+         090000000000000000000000010000000000000000000000"
+    );
+    let recording = open_session(&path, &OpenOptions::default()).unwrap();
+    let entry = recording.channels[0].segments[0].index.get(0).unwrap();
+    assert_eq!((entry.file_offset, entry.start_uutc), (1024, START));
+    assert_eq!((entry.samples, entry.bytes, entry.flags), (10, 312, 1));
 }
 
 #[test]
