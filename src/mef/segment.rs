@@ -26,7 +26,10 @@ const GROWING: Duration = Duration::from_secs(10);
 /// A file that was cut so recently may be in the midst of being written anew. What
 /// nobody writes to any more is older, so that this bounds the wait for a whole
 /// session.
-const REWRITING: Duration = Duration::from_millis(100);
+const REWRITING: Duration = Duration::from_millis(250);
+/// How often, and after what pause, it is looked at again: whoever goes on cutting
+/// it must not hold a reader for ever.
+const REWRITING_LOOKS: u32 = 100;
 const REWRITING_PAUSE: Duration = Duration::from_millis(5);
 
 /// A segment as it was found in its files, and what its metadata say of the
@@ -162,12 +165,15 @@ pub(crate) fn read_metadata(
     files: &SegmentFiles,
     password: Option<&Password>,
 ) -> Result<(StoredFile, SegmentMetadata), MefError> {
+    let mut looks = 0;
     loop {
         let file = store.file(files.name("tmet"))?;
         let bytes = file.read(0, METADATA_BYTES as u64)?;
+        looks += 1;
+        let may_change = looks < REWRITING_LOOKS && is_being_rewritten(&file);
         match parse_metadata(&bytes, file.path(), password) {
             Ok(metadata) => return Ok((file, metadata)),
-            Err(error) if bytes.len() < METADATA_BYTES && is_being_rewritten(&file) => {
+            Err(error) if bytes.len() < METADATA_BYTES && may_change => {
                 tracing::debug!(%error, "metadata are looked at again");
                 thread::sleep(REWRITING_PAUSE);
             }
