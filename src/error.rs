@@ -86,9 +86,9 @@ pub enum Error {
         /// What the panic said.
         message: String,
     },
-    /// A worker died over it, so that only another worker may try it again, and
-    /// none can be started at present.
-    #[error("{what}: reading this has ended a worker, and no other can be started now")]
+    /// Only a worker may read it, because one has died of it or because
+    /// `workers.sandbox` requires it, and none can be started at present.
+    #[error("{what}: only a worker may read this, and none can be started now")]
     NoWorker {
         /// The page or the session.
         what: String,

@@ -72,3 +72,8 @@ pub use engine::{
 };
 pub use error::Error;
 pub use worker::page::Revision;
+pub use worker::{Guard, Sandbox};
+
+// Some unit tests start processes.
+#[cfg(test)]
+procspawn::enable_test_support!();

@@ -238,7 +238,7 @@ impl Coordinator {
             return;
         }
         let suspect = self.blame.suspicion(&open.path).deadly;
-        if suspect && self.capacity.in_process {
+        if self.capacity.who.refuses(suspect) {
             let what = open.path.display().to_string();
             return open.fail(Error::NoWorker { what });
         }
@@ -252,8 +252,8 @@ impl Coordinator {
 
     /// Starts one job of a class; `false` where nothing is queued.
     fn run_pages(&mut self, class: Class, pages: usize) -> bool {
-        let in_process = self.capacity.in_process;
-        let (keys, suspect) = self.flights.take(class, pages, MAX_JOB_SAMPLES, in_process);
+        let who = self.capacity.who;
+        let (keys, suspect) = self.flights.take(class, pages, MAX_JOB_SAMPLES, who);
         if keys.is_empty() {
             return false;
         }
@@ -552,8 +552,31 @@ pub(crate) struct Capacity {
     pub(crate) readers: usize,
     /// Jobs that may be given out.
     pub(crate) jobs: usize,
-    /// Whether the readers are threads of the server.
-    pub(crate) in_process: bool,
+    /// Who the readers are.
+    pub(crate) who: Readers,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Worker processes.
+    #[default]
+    Workers,
+    /// Threads of the server, which are not given what a worker has died of.
+    Server,
+    /// No worker can run, and the server must not read.
+    Nobody,
+}
+
+impl Readers {
+    /// Whether they are not given work, or work that a worker has died of.
+    pub(crate) fn refuses(self, deadly: bool) -> bool {
+        match self {
+            Self::Workers => false,
+            Self::Server => deadly,
+            Self::Nobody => true,
+        }
+    }
 }
 
 impl Handler<Capacity> for Coordinator {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::blame::{Blame, Suspicion};
-use super::coordinator::Fetched;
+use super::coordinator::{Fetched, Readers};
 use crate::error::{Error, PagePlace};
 use crate::mef::FileIdentity;
 use crate::worker::page::{Page, PageKey, PagedRecording};
@@ -401,7 +401,7 @@ impl Flights {
         class: Class,
         max_pages: usize,
         max_samples: u64,
-        in_process: bool,
+        who: Readers,
     ) -> (Vec<PageKey>, bool) {
         let mut keys = Vec::new();
         let mut samples = 0;
@@ -430,7 +430,7 @@ impl Flights {
                 self.complete(key, &Err(Error::Stopped));
                 continue;
             }
-            if flight.suspicion.deadly && in_process {
+            if who.refuses(flight.suspicion.deadly) {
                 let what = self.place(&key).map(|place| place.to_string());
                 let what = what.unwrap_or_default();
                 self.complete(key, &Err(Error::NoWorker { what }));

@@ -31,7 +31,8 @@ impl InProcessReader {
         settings: &Settings,
         supervisor: &Addr<WorkerSupervisor>,
     ) -> Addr<Self> {
-        let (open_segments, page_samples) = (settings.open_segments, settings.page_samples);
+        let open_segments = settings.worker.open_segments;
+        let page_samples = settings.page_samples;
         let supervisor = supervisor.clone();
         SyncArbiter::start(1, move || Self {
             thread,
@@ -90,7 +91,7 @@ struct Direct<'a> {
 impl Direct<'_> {
     fn event(&mut self, reply: Reply, samples: &[i32]) -> Result<JobEvent, Lie> {
         match reply {
-            Reply::Ready | Reply::Begun(_) | Reply::Working(_) => Err(Lie::Kind),
+            Reply::Ready(_) | Reply::Begun(_) | Reply::Working(_) => Err(Lie::Kind),
             Reply::Opened(job, mut opened) => {
                 self.check.opened(job, &mut opened)?;
                 let page_samples = self.page_samples;

@@ -3,7 +3,12 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, SandboxMode};
+use crate::worker::{Confines, WorkerSettings};
+
+/// File descriptors of a worker beside those of open segments: channels, archives,
+/// and what a session that is being opened takes at a time.
+const SPARE_DESCRIPTORS: u64 = 128;
 
 /// Limits and sizes of the actor tree; the configuration describes them.
 #[derive(Clone, Debug)]
@@ -16,8 +21,8 @@ pub(crate) struct Settings {
     /// Worker processes; none: everything is decoded in process.
     pub(crate) workers: usize,
     pub(crate) in_process_threads: usize,
-    /// Segments that one worker keeps open.
-    pub(crate) open_segments: NonZeroUsize,
+    /// What every worker is told.
+    pub(crate) worker: WorkerSettings,
     /// A worker with work that says nothing for this long is killed.
     pub(crate) stall_limit: Duration,
     /// A worker that does not report for this long after its start is given up.
@@ -57,6 +62,7 @@ impl From<&Config> for Settings {
             prefetch,
             limits,
             live,
+            paths,
             ..
         } = config;
         Self {
@@ -65,7 +71,17 @@ impl From<&Config> for Settings {
             cache_idle_limit: cache.idle_ttl(),
             workers: workers.processes,
             in_process_threads: workers.in_process_threads,
-            open_segments: NonZeroUsize::new(workers.open_segments).unwrap_or(NonZeroUsize::MIN),
+            worker: WorkerSettings {
+                open_segments: NonZeroUsize::new(workers.open_segments)
+                    .unwrap_or(NonZeroUsize::MIN),
+                confines: Confines {
+                    enabled: workers.sandbox != SandboxMode::Off,
+                    roots: paths.read_roots(),
+                    memory_bytes: workers.memory_bytes(),
+                    descriptors: SPARE_DESCRIPTORS.saturating_add(workers.open_segments as u64),
+                },
+                sandbox_required: workers.sandbox == SandboxMode::Required,
+            },
             stall_limit: workers.stall_limit(),
             spawn_limit: workers.spawn_limit(),
             restart_backoff_min: workers.restart_backoff_min(),

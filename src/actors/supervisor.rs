@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
-use super::coordinator::{Capacity, Coordinator, JobNews};
+use super::coordinator::{Capacity, Coordinator, JobNews, Readers};
 use super::in_process::{CloseInProcess, InProcessReader, ReadInProcess};
 use super::settings::Settings;
 use super::slot::{Slot, WorkerState, WorkerStatus};
@@ -21,7 +21,7 @@ use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
 use crate::worker::protocol::{Job, JobId};
-use crate::worker::{WORKER_NAME, WorkerRef, is_initialised, rescue};
+use crate::worker::{Sandbox, WORKER_NAME, WorkerRef, is_initialised, rescue};
 
 /// How often limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -35,8 +35,10 @@ const ABANDON_LIMIT: Duration = Duration::from_secs(2);
 pub struct SupervisorStatistics {
     /// The worker slots.
     pub workers: Vec<WorkerStatus>,
-    /// Whether reads are decoded in the server process.
+    /// Whether reads are decoded in the server process, or would be if they may.
     pub in_process: bool,
+    /// What the latest worker is confined to; nothing before the first.
+    pub sandbox: Option<Sandbox>,
     /// Jobs that were done in the server process.
     pub in_process_jobs: u64,
     /// Workers that were killed because they made no progress.
@@ -61,6 +63,7 @@ pub(crate) struct WorkerSupervisor {
     /// Whether the threads read because no worker can.
     fallback: bool,
     announced: Option<Capacity>,
+    sandbox: Option<Sandbox>,
     /// Nothing is started any more.
     stopping: bool,
     /// Who waits for the last worker to be gone.
@@ -88,6 +91,7 @@ impl WorkerSupervisor {
             threads: Vec::new(),
             fallback: false,
             announced: None,
+            sandbox: None,
             stopping: false,
             stop: None,
             in_process_jobs: 0,
@@ -112,18 +116,25 @@ impl WorkerSupervisor {
             .iter()
             .filter(|slot| slot.state == WorkerState::Ready)
             .count();
-        let capacity = if self.in_process() {
+        let capacity = if !self.in_process() {
+            Capacity {
+                readers: ready,
+                jobs: ready * JOBS_PER_WORKER,
+                who: Readers::Workers,
+            }
+        } else if self.settings.worker.sandbox_required {
+            // Whoever asks is refused at once.
+            Capacity {
+                readers: 1,
+                jobs: 1,
+                who: Readers::Nobody,
+            }
+        } else {
             self.start_threads(context);
             Capacity {
                 readers: self.threads.len(),
                 jobs: self.threads.len(),
-                in_process: true,
-            }
-        } else {
-            Capacity {
-                readers: ready,
-                jobs: ready * JOBS_PER_WORKER,
-                in_process: false,
+                who: Readers::Server,
             }
         };
         if self.announced != Some(capacity) {
@@ -157,7 +168,7 @@ impl WorkerSupervisor {
         let supervisor = context.address();
         let settings = BridgeSettings {
             name: format!("{WORKER_NAME}{slot_number}"),
-            open_segments: self.settings.open_segments,
+            worker: self.settings.worker.clone(),
             spawn_limit: self.settings.spawn_limit,
             page_samples: self.settings.page_samples,
         };
@@ -180,13 +191,26 @@ impl WorkerSupervisor {
         }
     }
 
-    fn worker_up(&mut self, slot_number: usize, worker: Option<WorkerRef>) {
+    fn worker_up(&mut self, slot_number: usize, worker: Option<WorkerRef>, sandbox: Sandbox) {
+        if self.sandbox.as_ref() != Some(&sandbox) {
+            self.tell_sandbox(&sandbox);
+            self.sandbox = Some(sandbox);
+        }
         if let Some(slot) = self.slots.get_mut(slot_number) {
             slot.up(worker);
             tracing::info!(slot = slot_number, pid = slot.pid(), "worker is up");
         }
         if std::mem::take(&mut self.fallback) {
             tracing::info!("worker processes read again");
+        }
+    }
+
+    /// Says what this kernel confines workers to, once.
+    fn tell_sandbox(&self, sandbox: &Sandbox) {
+        if sandbox.is_whole() {
+            tracing::info!("workers are confined to reading");
+        } else if self.settings.worker.confines.enabled {
+            tracing::warn!(%sandbox, "workers are not confined as they could be");
         }
     }
 
@@ -419,7 +443,9 @@ impl Handler<WorkerReport> for WorkerSupervisor {
         }
         match (report.event, source) {
             (Event::Job(job, event), _) => return self.pass_on(source, job, event),
-            (Event::Up(worker), Source::Worker { slot, .. }) => self.worker_up(slot, worker),
+            (Event::Up(worker, sandbox), Source::Worker { slot, .. }) => {
+                self.worker_up(slot, worker, sandbox);
+            }
             (Event::Down { cause, during }, Source::Worker { slot, .. }) => {
                 self.worker_down(slot, &cause, during, context);
             }
@@ -429,7 +455,7 @@ impl Handler<WorkerReport> for WorkerSupervisor {
                 }
                 return;
             }
-            (Event::Up(_) | Event::Down { .. } | Event::Working, Source::Thread(_)) => {}
+            (Event::Up(..) | Event::Down { .. } | Event::Working, Source::Thread(_)) => {}
         }
         if self.stopping {
             self.finish_stop();
@@ -496,6 +522,7 @@ impl Handler<CountWorkers> for WorkerSupervisor {
         MessageResult(SupervisorStatistics {
             workers: workers.collect(),
             in_process,
+            sandbox: self.sandbox.clone(),
             in_process_jobs: self.in_process_jobs,
             stalled: self.stalled,
             abandoned: self.abandoned,

@@ -121,6 +121,10 @@ pub struct Workers {
     pub restart_window_s: u64,
     /// How long a slot rests that spent its budget, in seconds.
     pub rest_s: u64,
+    /// Address space of a worker in MiB; what needs more costs it its life.
+    pub memory_mb: u64,
+    /// Whether workers are confined to reading.
+    pub sandbox: SandboxMode,
 }
 
 impl Default for Workers {
@@ -136,6 +140,8 @@ impl Default for Workers {
             restart_budget: 10,
             restart_window_s: 10,
             rest_s: 30,
+            memory_mb: 2048,
+            sandbox: SandboxMode::default(),
         }
     }
 }
@@ -166,10 +172,28 @@ impl Workers {
         Duration::from_secs(self.restart_window_s)
     }
 
+    /// Address space of a worker in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_mb.saturating_mul(MIB as u64)
+    }
+
     /// How long a slot rests that spent its budget.
     pub fn rest(&self) -> Duration {
         Duration::from_secs(self.rest_s)
     }
+}
+
+/// Whether workers are confined to reading below the data roots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SandboxMode {
+    /// As far as the kernel can; what it cannot is told.
+    #[default]
+    BestEffort,
+    /// Nothing is read but in a sandbox that is whole.
+    Required,
+    /// Not at all.
+    Off,
 }
 
 /// The unit of reading and caching: a run of whole blocks.
@@ -261,12 +285,22 @@ impl Limits {
 pub struct Paths {
     /// Paths of clients are looked up below this folder; empty is off.
     pub host_root: PathBuf,
+    /// Folders below which workers may read; none is everywhere, or the host root.
+    pub data_roots: Vec<PathBuf>,
 }
 
 impl Paths {
     /// The folder below which paths of clients are looked up, if any.
     pub fn host_root(&self) -> Option<&Path> {
         (!self.host_root.as_os_str().is_empty()).then_some(self.host_root.as_path())
+    }
+
+    /// The folders below which workers may read; none is everywhere.
+    pub fn read_roots(&self) -> Vec<PathBuf> {
+        match self.host_root() {
+            Some(root) if self.data_roots.is_empty() => vec![root.into()],
+            _ => self.data_roots.clone(),
+        }
     }
 }
 

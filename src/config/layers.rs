@@ -76,6 +76,11 @@ impl Layers {
             Some(Value::Integer(_)) => {
                 whole_number(text).map_err(|reason| bad_value(key, origin, &reason))?
             }
+            // As in PATH.
+            Some(Value::Array(_)) => {
+                let parts = text.split(':').filter(|part| !part.is_empty());
+                Value::Array(parts.map(|part| Value::String(part.into())).collect())
+            }
             _ => Value::String(text.into()),
         };
         self.set(key, value, origin)

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::error::{ConfigError, Origin};
-use super::knobs::Config;
+use super::knobs::{Config, SandboxMode};
 
 /// MiB of one TiB.
 const TIB_IN_MIB: usize = 1 << 20;
@@ -103,6 +103,12 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         1..=DAY_S,
     )?;
     within("workers.rest_s", workers.rest_s, 1..=DAY_S)?;
+    // A block of the most samples that are decoded takes half a GiB.
+    within(
+        "workers.memory_mb",
+        workers.memory_mb,
+        256..=TIB_IN_MIB as u64,
+    )?;
 
     within("pages.target_samples", pages.target_samples, 1..=1 << 24)?;
 
@@ -134,6 +140,12 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
             reason: format!("{} is not an absolute path", paths.host_root.display()),
         });
     }
+    if let Some(root) = paths.data_roots.iter().find(|root| !root.is_absolute()) {
+        return Err(Objection {
+            key: "paths.data_roots",
+            reason: format!("{} is not an absolute path", root.display()),
+        });
+    }
     Ok(())
 }
 
@@ -147,6 +159,12 @@ fn check_together(config: &Config) -> Result<(), Objection> {
                 "{} is more than workers.restart_backoff_max_ms ({})",
                 workers.restart_backoff_min_ms, workers.restart_backoff_max_ms
             ),
+        });
+    }
+    if workers.sandbox == SandboxMode::Required && workers.processes == 0 {
+        return Err(Objection {
+            key: "workers.sandbox",
+            reason: "only worker processes are confined, and workers.processes is 0".into(),
         });
     }
     Ok(())

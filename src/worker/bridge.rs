@@ -4,7 +4,6 @@
 //! started it.
 
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
@@ -14,9 +13,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::page::PagedRecording;
-use super::process::{Lost, SpawnError, WorkerProcess, WorkerRef};
+use super::process::{Lost, SpawnError, WorkerProcess, WorkerRef, WorkerSettings};
 use super::protocol::{Job, JobCheck, JobId, Lie, PageOutcome, Reply, Request};
 use super::rescue::reap_lost_children;
+use super::sandbox::Sandbox;
 use crate::mef::{MefError, RecordPage, Refresh};
 
 /// Jobs that a worker has at a time: one that it does, and one that is there
@@ -41,8 +41,8 @@ pub(crate) enum Command {
 /// What a bridge reports.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The worker is there.
-    Up(Option<WorkerRef>),
+    /// The worker is there, and confined so far.
+    Up(Option<WorkerRef>, Sandbox),
     /// The worker makes progress with the job that it is doing.
     Working,
     /// News of a job.
@@ -94,7 +94,7 @@ pub(crate) enum Cause {
 #[derive(Clone, Debug)]
 pub(crate) struct BridgeSettings {
     pub(crate) name: String,
-    pub(crate) open_segments: NonZeroUsize,
+    pub(crate) worker: WorkerSettings,
     pub(crate) spawn_limit: Duration,
     pub(crate) page_samples: u32,
 }
@@ -121,8 +121,7 @@ fn live(
     mailbox: &Receiver<Command>,
     report: &dyn Fn(Event),
 ) -> (Cause, Option<JobId>) {
-    let spawned =
-        WorkerProcess::spawn(&settings.name, settings.open_segments, settings.spawn_limit);
+    let spawned = WorkerProcess::spawn(&settings.name, &settings.worker, settings.spawn_limit);
     let worker = match spawned {
         Ok(worker) => worker,
         Err(error) => {
@@ -130,7 +129,7 @@ fn live(
             return (error.into(), None);
         }
     };
-    report(Event::Up(worker.reference()));
+    report(Event::Up(worker.reference(), worker.sandbox().clone()));
     let mut bridge = Bridge {
         worker,
         page_samples: settings.page_samples,
@@ -176,7 +175,7 @@ impl Bridge {
         };
         let id = check.job_id();
         match reply {
-            Reply::Ready => return Err(Lie::Kind.into()),
+            Reply::Ready(_) => return Err(Lie::Kind.into()),
             Reply::Begun(job) => {
                 check_job(job, id)?;
                 self.begun = Some(job);

@@ -10,10 +10,13 @@ mod process;
 pub(crate) mod protocol;
 pub(crate) mod rescue;
 pub(crate) mod runner;
+mod sandbox;
 mod temporary;
 
 /// What the names of workers, and of their bridge threads, begin with.
 pub(crate) const WORKER_NAME: &str = "mef3-worker-";
 
 pub use process::init;
-pub(crate) use process::{WorkerRef, is_initialised};
+pub(crate) use process::{WorkerRef, WorkerSettings, is_initialised};
+pub(crate) use sandbox::Confines;
+pub use sandbox::{Guard, Sandbox};

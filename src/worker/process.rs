@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use super::protocol::{JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
+use super::sandbox::{Confines, Sandbox, enter};
 use super::temporary::{TemporaryFolderError, check_temporary_folder};
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
@@ -62,6 +63,8 @@ pub(crate) enum SpawnError {
     Start(String),
     #[error("worker did not report within its time limit")]
     Silent,
+    #[error("worker is not confined as workers.sandbox requires: {0}")]
+    Sandbox(Sandbox),
 }
 
 /// The end of a conversation with a worker.
@@ -72,12 +75,23 @@ pub(crate) enum Lost {
     Broken(String),
 }
 
+/// What every worker of a server is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WorkerSettings {
+    /// Segments that it keeps open.
+    pub(crate) open_segments: NonZeroUsize,
+    pub(crate) confines: Confines,
+    /// Whether it must not run without its whole sandbox.
+    pub(crate) sandbox_required: bool,
+}
+
 /// A running worker. Dropping it kills the process and reaps it.
 pub(crate) struct WorkerProcess {
     handle: JoinHandle<()>,
     requests: IpcSender<Request>,
     replies: IpcReceiver<Reply>,
     payloads: IpcBytesReceiver,
+    sandbox: Sandbox,
 }
 
 impl WorkerProcess {
@@ -88,28 +102,34 @@ impl WorkerProcess {
     /// worker, since the worker dies with that thread.
     pub(crate) fn spawn(
         name: &str,
-        open_segments: NonZeroUsize,
+        settings: &WorkerSettings,
         limit: Duration,
     ) -> Result<Self, SpawnError> {
         check_temporary_folder()?;
         // ipc-channel panics where its socket cannot be made.
-        let spawned = catch_unwind(AssertUnwindSafe(|| Self::start(name, open_segments)));
-        let worker = spawned.map_err(|_| SpawnError::Start("socket cannot be made".into()))??;
+        let spawned = catch_unwind(AssertUnwindSafe(|| Self::start(name, settings)));
+        let mut worker = spawned.map_err(|_| SpawnError::Start("socket cannot be made".into()))??;
         match worker.replies.try_recv_timeout(limit) {
-            Ok(Reply::Ready) => Ok(worker),
+            Ok(Reply::Ready(sandbox)) if settings.sandbox_required && !sandbox.is_whole() => {
+                Err(SpawnError::Sandbox(sandbox))
+            }
+            Ok(Reply::Ready(sandbox)) => {
+                worker.sandbox = sandbox;
+                Ok(worker)
+            }
             Ok(_) | Err(TryRecvError::Empty) => Err(SpawnError::Silent),
             Err(TryRecvError::IpcError(error)) => Err(SpawnError::Start(error.to_string())),
         }
     }
 
-    fn start(name: &str, open_segments: NonZeroUsize) -> Result<Self, SpawnError> {
+    fn start(name: &str, settings: &WorkerSettings) -> Result<Self, SpawnError> {
         let (requests, worker_requests) = ipc::channel()?;
         let (worker_replies, replies) = ipc::channel()?;
         let (worker_payloads, payloads) = bytes_channel()?;
         let arguments = WorkerArguments {
             name: name.to_owned(),
             server: std::process::id(),
-            open_segments: open_segments.get(),
+            settings: settings.clone(),
             requests: worker_requests,
             replies: worker_replies,
             payloads: worker_payloads,
@@ -129,7 +149,13 @@ impl WorkerProcess {
             requests,
             replies,
             payloads,
+            sandbox: Sandbox::default(),
         })
+    }
+
+    /// What the worker is confined to.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     /// A reference for those who do not own the worker.
@@ -189,7 +215,7 @@ impl WorkerProcess {
 struct WorkerArguments {
     name: String,
     server: u32,
-    open_segments: usize,
+    settings: WorkerSettings,
     requests: IpcReceiver<Request>,
     replies: IpcSender<Reply>,
     payloads: IpcBytesSender,
@@ -200,7 +226,7 @@ fn worker_main(arguments: WorkerArguments) {
     let WorkerArguments {
         name,
         server,
-        open_segments,
+        settings,
         requests,
         replies,
         payloads,
@@ -208,9 +234,13 @@ fn worker_main(arguments: WorkerArguments) {
     if prepare_process(&name, server).is_err() {
         return;
     }
-    let mut runner = Runner::new(NonZeroUsize::new(open_segments).unwrap_or(NonZeroUsize::MIN));
+    // Before anything of a file is read. Without its limits it does not begin.
+    let Ok(sandbox) = enter(&settings.confines) else {
+        return;
+    };
+    let mut runner = Runner::new(settings.open_segments);
     let mut answers = Channels { replies, payloads };
-    if answers.replies.send(Reply::Ready).is_err() {
+    if answers.replies.send(Reply::Ready(sandbox)).is_err() {
         return;
     }
     loop {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::page::Page;
+use super::sandbox::Sandbox;
 use crate::mef::{
     BlockEntry, DecodedBlock, FileIdentity, Known, MefError, OpenOptions, Password, RecordPage,
     RecordQuery, RecordReader, Recording, Refresh,
@@ -86,8 +87,8 @@ pub(crate) enum Request {
 /// From a worker to the server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// The worker has started.
-    Ready,
+    /// The worker has started, and is confined so far.
+    Ready(Sandbox),
     /// The worker begins a job. A worker that dies before it says so has not
     /// died of the job.
     Begun(JobId),

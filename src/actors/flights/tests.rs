@@ -41,7 +41,7 @@ fn asked(
 
 /// Takes what the next job may have of eight pages.
 fn take(flights: &mut Flights) -> (Vec<PageKey>, bool) {
-    flights.take(Class::Request, 64, u64::MAX, false)
+    flights.take(Class::Request, 64, u64::MAX, Readers::Workers)
 }
 
 fn outcome(answer: &mut oneshot::Receiver<Fetched>) -> Result<Arc<Page>, Error> {
@@ -159,7 +159,7 @@ fn what_a_reader_died_over_never_goes_to_the_server_process() {
     take(&mut flights);
     flights.put_back(&keys[..1], &Ending::Died);
     let _others = asked(&mut flights, &recording, &keys[1..]);
-    let taken = flights.take(Class::Request, 64, u64::MAX, true);
+    let taken = flights.take(Class::Request, 64, u64::MAX, Readers::Server);
     assert_eq!(taken, (keys[1..].to_vec(), false));
     let error = outcome(&mut answer).unwrap_err();
     assert!(matches!(error, Error::NoWorker { .. }), "{error}");
