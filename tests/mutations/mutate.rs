@@ -330,7 +330,7 @@ impl Mutation {
     }
 
     fn forbid(&mut self, path: &Path) {
-        fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
         self.originals.push(Original::Mode(path.into()));
     }
 
