@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Fuzzes the parsers, on the stable toolchain. See --help.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+here=$(dirname "${BASH_SOURCE[0]}")
+corpus=$(realpath -m "${MEF3_CORPUS:-$here/../../shared/mef3-corpus}")
+cd "$here"
 
 usage() {
     cat <<'END'
@@ -30,7 +32,6 @@ END
 target_dir=../target/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 programs=$target_dir/$host/release
-corpus=${MEF3_CORPUS:-../../shared/mef3-corpus}
 mapfile -t all < <(cd fuzz_targets && ls -- *.rs | sed 's/\.rs$//')
 
 # Runs cargo as all steps do, so that each reuses what others have built.
@@ -132,7 +133,7 @@ if ((${#targets[@]} == 0)); then
 fi
 
 if [[ ! -d $corpus ]]; then
-    printf 'the reference corpus is missing: expected it at fuzz/%s\n' "$corpus" >&2
+    printf 'the reference corpus is missing: expected it at %s\n' "$corpus" >&2
     exit 1
 fi
 instrumented build
