@@ -21,6 +21,8 @@ mod peers;
 mod plan;
 #[path = "random_sessions/read.rs"]
 mod read;
+#[path = "random_sessions/reconcile.rs"]
+mod reconcile;
 #[path = "random_sessions/records.rs"]
 mod records;
 #[path = "random_sessions/signal.rs"]
@@ -220,6 +222,13 @@ impl Run {
              {records} records; {outside} windows outside of recordings, {null_samples} with \
              samples that are -2^31, {crashes} crashes of pymef",
             windows.values().sum::<u64>()
+        );
+        // None is expected: overlapping blocks can make it write beyond its memory
+        // (section 17).
+        let windows_read = windows.values().sum::<u64>();
+        assert!(
+            crashes * 500 <= windows_read,
+            "pymef crashed {crashes} times"
         );
         assert!(
             self.failures.is_empty(),
