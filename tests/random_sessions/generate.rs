@@ -133,7 +133,7 @@ fn rate(choices: &Choices, rng: &mut Rng) -> f64 {
         "fractional" => &[249.7, 1000.0 / 3.0, 512.5, 62.5, 31.25],
         "below 1 Hz" => &[0.5, 0.1, 0.25, 0.7],
         "1 Hz" => &[1.0],
-        _ => &[5000.0, 32_000.0, 20_000.0, 24_414.0625],
+        _ => &[5000.0, 32_000.0, 20_000.0, 24_414.062_5],
     };
     rates[rng.usize(..rates.len())]
 }
@@ -141,7 +141,8 @@ fn rate(choices: &Choices, rng: &mut Rng) -> f64 {
 fn channel(plan: &Plan, number: usize, rate: f64, folder: &Path, rng: &mut Rng) -> Channel {
     let choices = &plan.choices;
     let rate = match choices.is("rates", "mixed") && number > 0 {
-        true => rate * [0.5, 2.0, 1.0, 1.25][rng.usize(..4)],
+        // mef_tools has blocks of ten seconds, and crashes where that is no sample.
+        true => (rate * [0.5, 2.0, 1.0, 1.25][rng.usize(..4)]).max(0.1),
         false => rate,
     };
     let name = match choices.is("names", "unusual") {
