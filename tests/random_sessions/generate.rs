@@ -141,7 +141,8 @@ fn rate(choices: &Choices, rng: &mut Rng) -> f64 {
 fn channel(plan: &Plan, number: usize, rate: f64, folder: &Path, rng: &mut Rng) -> Channel {
     let choices = &plan.choices;
     let rate = match choices.is("rates", "mixed") && number > 0 {
-        true => rate * [0.5, 2.0, 1.0, 1.25][rng.usize(..4)],
+        // mef_tools has blocks of ten seconds, and crashes where that is no sample.
+        true => (rate * [0.5, 2.0, 1.0, 1.25][rng.usize(..4)]).max(0.1),
         false => rate,
     };
     let name = match choices.is("names", "unusual") {
