@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes the parsers, on the stable toolchain. See --help.
 set -euo pipefail
+from=$PWD
 here=$(dirname "${BASH_SOURCE[0]}")
 corpus=$(realpath -m "${MEF3_CORPUS:-$here/../../shared/mef3-corpus}")
 cd "$here"
@@ -114,7 +115,7 @@ while (($# > 0)); do
         --replay)
             replay=${2:?"--replay needs a target"}
             shift 2
-            files=("$@")
+            mapfile -t files < <(cd "$from" && realpath -- "$@")
             break
             ;;
         -*) usage >&2 && exit 64 ;;
