@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Fuzzes the parsers, on the stable toolchain. See --help.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+from=$PWD
+here=$(dirname "${BASH_SOURCE[0]}")
+corpus=$(realpath -m "${MEF3_CORPUS:-$here/../../shared/mef3-corpus}")
+cd "$here"
 
 usage() {
     cat <<'END'
 usage: fuzz/run.sh [TARGET...] [--runs N] [--seconds N] [--seed N]
-       fuzz/run.sh --build | --list | --replay TARGET FILE...
+       fuzz/run.sh --build | --lint | --list | --replay TARGET FILE...
 
 Runs the targets one after another, all of them unless some are named, each for
 --seconds (8 unless given) or for --runs executions. Ends with the first finding:
@@ -17,6 +20,7 @@ it reached.
   --seconds N   seconds of each target
   --seed N      of the pseudo-random choices; 1 unless given
   --build       only compiles
+  --lint        only checks formatting and lints
   --list        names the targets
   --replay      runs single inputs, such as that of a finding
 
@@ -29,10 +33,14 @@ END
 target_dir=../target/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 programs=$target_dir/$host/release
-corpus=${MEF3_CORPUS:-../../shared/mef3-corpus}
 mapfile -t all < <(cd fuzz_targets && ls -- *.rs | sed 's/\.rs$//')
 
-build() {
+# Runs cargo as all steps do, so that each reuses what others have built.
+instrumented() {
+    if [[ -z ${CXX:-} ]] && ! command -v c++ > /dev/null; then
+        echo 'a C++ compiler is missing, such as g++: libFuzzer comes as source' >&2
+        exit 1
+    fi
     # What cargo-fuzz asks of the compiler, by its stable options. The explicit
     # target keeps build scripts and macros out of it.
     local flags=(
@@ -42,11 +50,13 @@ build() {
         -Cllvm-args=-sanitizer-coverage-pc-table
         -Cllvm-args=-sanitizer-coverage-trace-compares
     )
-    RUSTFLAGS="${flags[*]}" cargo build --release --locked --bins \
-        --target "$host" --target-dir "$target_dir"
+    local command=$1
+    shift
+    RUSTFLAGS="${flags[*]}" cargo "$command" --release --locked --lib --bins \
+        --target "$host" --target-dir "$target_dir" "$@"
 }
 
-# Longest input, and the megabytes that a target may take.
+# Bytes of the longest input of a target.
 longest() {
     case $1 in
         header) echo 1088 ;;
@@ -90,11 +100,24 @@ while (($# > 0)); do
     case $1 in
         --help | -h) usage && exit ;;
         --list) printf '%s\n' "${all[@]}" && exit ;;
-        --build) build && exit ;;
-        --runs) runs=$2 && shift ;;
-        --seconds) seconds=$2 && shift ;;
-        --seed) seed=$2 && shift ;;
-        --replay) replay=$2 && shift 2 && files=("$@") && break ;;
+        --build)
+            instrumented build
+            exit
+            ;;
+        --lint)
+            cargo fmt --check
+            instrumented clippy -- -D warnings
+            exit
+            ;;
+        --runs) runs=${2:?"--runs needs a number"} && shift ;;
+        --seconds) seconds=${2:?"--seconds needs a number"} && shift ;;
+        --seed) seed=${2:?"--seed needs a number"} && shift ;;
+        --replay)
+            replay=${2:?"--replay needs a target"}
+            shift 2
+            mapfile -t files < <(cd "$from" && realpath -- "$@")
+            break
+            ;;
         -*) usage >&2 && exit 64 ;;
         *) targets+=("$1") ;;
     esac
@@ -111,10 +134,10 @@ if ((${#targets[@]} == 0)); then
 fi
 
 if [[ ! -d $corpus ]]; then
-    printf 'the reference corpus is missing: expected it at fuzz/%s\n' "$corpus" >&2
+    printf 'the reference corpus is missing: expected it at %s\n' "$corpus" >&2
     exit 1
 fi
-build
+instrumented build
 mkdir -p "$target_dir"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

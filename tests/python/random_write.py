@@ -33,8 +33,7 @@ def passwords(plan):
 
 
 def calls(plan, opening):
-    """Channels and their calls of an opening of the session, with the samples. In
-    the order of the channels, as all writers but the live ones go."""
+    """Channels and their calls of an opening of the session, with the samples."""
     for channel in plan["channels"]:
         kind = "<f8" if plan["input"] == "float" else "<i4"
         data = np.fromfile(channel["data"], kind)
@@ -171,7 +170,10 @@ def write_mef3io(plan, opening):
 
 def section_3(plan):
     subject = plan["subject"] or {}
-    text = lambda field: subject.get(field, "").encode()
+
+    def text(field):
+        return subject.get(field, "").encode()
+
     return {
         "recording_time_offset": plan["offset"],
         "DST_start_time": 0,

@@ -136,6 +136,18 @@ impl Choices {
 
 type Value = (&'static str, &'static str);
 
+/// The number of pairs of values of different options, of all writers.
+fn pairs() -> usize {
+    let of_writer = |writer| {
+        let options = options(writer).into_iter();
+        let numbers = options.map(|(_, values)| values.iter().collect::<BTreeSet<_>>().len());
+        let numbers: Vec<usize> = numbers.collect();
+        let all: usize = numbers.iter().sum();
+        numbers.iter().map(|n| n * (all - n)).sum::<usize>() / 2
+    };
+    WRITERS.into_iter().map(of_writer).sum()
+}
+
 /// How often each value of each option was there, and which pairs of them.
 #[derive(Default)]
 pub struct Coverage {
@@ -183,7 +195,12 @@ impl Coverage {
                 format!("{option} {value:?}")
             );
         }
-        println!("pairs of values: {}", self.pairs.len());
+        println!("pairs of values: {} of {}", self.pairs.len(), pairs());
         missing
+    }
+
+    /// The share of pairs of values that were there. Some exclude each other.
+    pub fn share_of_pairs(&self) -> f64 {
+        self.pairs.len() as f64 / pairs() as f64
     }
 }

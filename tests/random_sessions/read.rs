@@ -83,8 +83,8 @@ pub async fn engine(engine: &Engine, plan: &Plan, windows: &[Window]) -> (Vec<Ou
             ReadRequest::new(&recording, window.start, window.end)
                 .channels([window.channel.as_str()])
                 .rule(rule)
-                // Small messages, so that most windows are made of several.
-                .columns_per_message(100)
+                // Small messages, so that long windows are made of several.
+                .columns_per_message(1000)
         };
         let row = async |rule| {
             let values = engine_row(engine, &request(rule)).await;

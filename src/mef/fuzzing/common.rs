@@ -66,10 +66,6 @@ impl<'a> Controls<'a> {
         array[..bytes.len()].copy_from_slice(bytes);
         array
     }
-
-    pub(super) fn byte(&mut self) -> u8 {
-        u8::from_le_bytes(self.array())
-    }
 }
 
 /// Two passwords, and the keys and validation fields of a session with them.

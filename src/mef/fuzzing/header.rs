@@ -21,7 +21,6 @@ pub fn header(input: &[u8]) {
                 accepted += 1;
                 assert_eq!(header.as_bytes(), &input[..HEADER_BYTES]);
                 assert_eq!(&input[8..12], file_type.as_bytes());
-                assert!([3, 0xFF].contains(&input[13]));
                 assert!([1, 0xFF].contains(&input[15]));
                 fields(header);
                 checksums(header, &input[HEADER_BYTES..]);

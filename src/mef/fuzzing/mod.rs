@@ -39,8 +39,11 @@ pub use seeds::{Seed, seeds};
 pub use session::session;
 pub use video::video;
 
+/// Takes any input, and panics where a promise is broken.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("archive", archive),
     ("header", header),
     ("index", index),

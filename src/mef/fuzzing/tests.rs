@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 
-use super::{Seed, TARGETS, seeds};
+use super::{Seed, TARGETS, Target, seeds};
 
 /// Mutants of each target.
-const MUTANTS: usize = 3000;
+const MUTANTS: usize = 2000;
 
 fn corpus() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mef3-corpus");
@@ -22,7 +22,7 @@ fn corpus() -> PathBuf {
 }
 
 /// Runs an input; a finding is shown with the bytes that it takes to repeat it.
-fn run(name: &str, target: fn(&[u8]), input: &[u8]) {
+fn run(name: &str, target: Target, input: &[u8]) {
     let outcome = catch_unwind(AssertUnwindSafe(|| target(input)));
     assert!(outcome.is_ok(), "{name} does not stand {}", hex(input));
 }
@@ -64,7 +64,7 @@ fn seeds_and_mutants_of_them_keep_every_promise() {
     let mut rng = Rng::with_seed(1);
     for (name, target) in TARGETS {
         let own: Vec<&Seed> = seeds.iter().filter(|seed| seed.target == name).collect();
-        assert!(own.len() >= 2, "{name} has {} seeds", own.len());
+        assert!(!own.is_empty(), "{name} has no seeds");
         for seed in &own {
             run(name, target, &seed.input);
         }

@@ -469,6 +469,28 @@ mod tests {
         }
     }
 
+    /// pymef's lossy writer divides by zero where a block has a single sample: what
+    /// it stores of that cannot be undone (format section 8.7). Both references read
+    /// such a sample as -2^31.
+    #[test]
+    fn a_trend_of_one_sample_that_is_no_number_is_refused() {
+        let mut block = vec![0; BLOCK_HEADER_BYTES + 8];
+        block[4] = 1;
+        block[16..20].copy_from_slice(&f32::NAN.to_le_bytes());
+        block[20..24].copy_from_slice(&f32::NAN.to_le_bytes());
+        block[24..28].copy_from_slice(&1f32.to_le_bytes());
+        block[28..32].copy_from_slice(&5u32.to_le_bytes());
+        block[32..36].copy_from_slice(&1u32.to_le_bytes());
+        block[36..40].copy_from_slice(&312u32.to_le_bytes());
+        block[48] = 4;
+        let crc = crc32(&block[4..]);
+        block[..4].copy_from_slice(&crc.to_le_bytes());
+        let mut samples = Vec::new();
+        let outcome = Decoder::new().decode(&block, &mut samples);
+        assert!(matches!(outcome, Err(BlockError::NotFinite)), "{outcome:?}");
+        assert!(samples.is_empty());
+    }
+
     #[test]
     fn random_blocks_end_in_an_error_or_in_the_declared_number_of_samples() {
         let mut rng = fastrand::Rng::with_seed(7);

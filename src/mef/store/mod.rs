@@ -12,9 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archive::archive_stem;
-#[cfg(not(any(test, fuzzing)))]
-use archive::{Archive, ItemKind};
-#[cfg(any(test, fuzzing))]
 pub(crate) use archive::{Archive, ItemKind};
 pub(crate) use file::{FileStatus, StoredFile};
 pub(crate) use read_at::ReadAt;
