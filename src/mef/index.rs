@@ -213,7 +213,7 @@ impl BlockIndex {
         if self.data_end > size {
             let ends = self.iter().map(|entry| entry.file_end());
             let last = ends.filter(|&end| end <= size).max();
-            self.data_end = last.unwrap_or(HEADER_BYTES as u64);
+            self.data_end = last.unwrap_or(0).max(HEADER_BYTES as u64);
         }
         self.data_end
     }

@@ -136,11 +136,14 @@ impl<'a> Reconciler<'a> {
             repairs.recovered += 1;
         }
         repairs.torn_bytes = size.saturating_sub(end);
-        if repairs.torn_bytes > 0 && !self.is_padding(end, size)? {
-            let (not_before, not_after) = self.span_of_torn(end, index.end_uutc())?;
+        // What an entry beyond the file has made an unknown stretch already is one.
+        let known = unknown.last().map(|last| last.file_offset + last.bytes);
+        let torn = known.map_or(end, |known| known.max(end));
+        if torn < size && !self.is_padding(torn, size)? {
+            let (not_before, not_after) = self.span_of_torn(torn, index.end_uutc())?;
             unknown.push(Unknown {
-                file_offset: end,
-                bytes: repairs.torn_bytes,
+                file_offset: torn,
+                bytes: size - torn,
                 not_before,
                 not_after,
             });
@@ -443,10 +446,12 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    /// Whether a stretch of the file holds nothing but zeros or pad bytes.
+    /// Whether a stretch of the file holds nothing but zeros or pad bytes, as far as
+    /// that is looked at.
     fn is_padding(&self, from: u64, until: u64) -> io::Result<bool> {
         let mut buffer = [0; 8192];
         let mut offset = from;
+        let until = until.min(from.saturating_add(MAX_PADDING_BYTES));
         while offset < until {
             let wanted = (until - offset).min(buffer.len() as u64) as usize;
             let (part, _) = buffer.split_at_mut(wanted);
@@ -474,6 +479,10 @@ fn drop_copies(index: &BlockIndex, corrections: &mut Vec<(usize, BlockEntry)>) {
         .collect();
     corrections.retain(|(_, entry)| seen.insert((entry.start_uutc, entry.samples)));
 }
+
+/// How much of a stretch without a block is looked at: a file may have terabytes of
+/// holes that take no time to make.
+const MAX_PADDING_BYTES: u64 = 4 << 20;
 
 /// What fills a block up to a multiple of eight bytes (format section 2).
 const PAD_BYTE: u8 = 0x7E;
