@@ -207,6 +207,17 @@ impl BlockIndex {
         self.data_end
     }
 
+    /// Finds the end of the data in a file of `size` bytes again: entries that point
+    /// outside it say nothing of where the next block will be.
+    pub(crate) fn end_data_within(&mut self, size: u64) -> u64 {
+        if self.data_end > size {
+            let ends = self.iter().map(|entry| entry.file_end());
+            let last = ends.filter(|&end| end <= size).max();
+            self.data_end = last.unwrap_or(0).max(HEADER_BYTES as u64);
+        }
+        self.data_end
+    }
+
     /// Number of samples of each block, part by part. A part that is shared with
     /// an earlier state of the recording has the same first value.
     pub(crate) fn samples_by_part(&self) -> impl Iterator<Item = &[u32]> {

@@ -29,7 +29,8 @@ const BUDGET_READS: u64 = 4;
 const ROUNDING_US: i64 = 2;
 /// How far clocks that jitter move a block.
 const MAX_JITTER_SAMPLES: f64 = 2.0;
-/// Unknown stretches of one data file that are kept apart.
+/// Unknown stretches of one data file that are kept apart; the last of them takes
+/// in what comes after it.
 const MAX_UNKNOWN: usize = 100;
 
 /// What was found wrong with an index, and put right.
@@ -101,19 +102,19 @@ impl<'a> Reconciler<'a> {
         })
     }
 
-    /// Number of entries, the known ones included, up to the first whose block
-    /// is not whole: somebody may be writing it.
+    /// Number of entries, the trusted ones included, up to the last whose block is
+    /// whole: somebody may be writing what is behind it.
     pub(crate) fn whole_blocks(&mut self, index: &BlockIndex) -> io::Result<usize> {
-        for block in self.known..index.len() {
+        for block in (self.trusted..index.len()).rev() {
             let Some(entry) = index.get(block) else {
                 break;
             };
-            if self.whole_block(entry.file_offset)?.is_none() {
-                return Ok(block);
+            if self.whole_block(entry.file_offset)?.is_some() {
+                return Ok(block + 1);
             }
             (self.progress)();
         }
-        Ok(index.len())
+        Ok(index.len().min(self.trusted))
     }
 
     /// Checks all entries after the known ones, and adds blocks at the end of
@@ -127,17 +128,47 @@ impl<'a> Reconciler<'a> {
             self.rebuild(&index, &mut repairs, &mut unknown)?
         };
         self.verify(&mut index, &mut repairs)?;
-        let mut end = index.data_end();
+        let size = self.data.size()?;
+        let mut end = index.end_data_within(size);
         for block in self.blocks_from(end)? {
             end = block.file_end();
             index.push(block, self.sampling_frequency);
             repairs.recovered += 1;
         }
-        repairs.torn_bytes = self.data.size()?.saturating_sub(end);
+        repairs.torn_bytes = size.saturating_sub(end);
+        // What an entry beyond the file has made an unknown stretch already is one.
+        let known = unknown.last().map(|last| last.file_offset + last.bytes);
+        let torn = known.map_or(end, |known| known.max(end));
+        if torn < size && !self.is_padding(torn, size)? {
+            let (not_before, not_after) = self.span_of_torn(torn, index.end_uutc())?;
+            unknown.push(Unknown {
+                file_offset: torn,
+                bytes: size - torn,
+                not_before,
+                not_after,
+            });
+        }
         Ok(Reconciled {
             index,
             repairs,
             unknown,
+        })
+    }
+
+    /// When the samples are from whose block is cut off at the end of the file: by
+    /// its header, if that is there and goes on where the last block ends.
+    fn span_of_torn(
+        &self,
+        offset: u64,
+        last_end: Option<i64>,
+    ) -> io::Result<(Option<i64>, Option<i64>)> {
+        let header = self.header(offset)?.filter(is_plausible);
+        let told = header.map(|header| self.told_by(offset, &header));
+        Ok(match told {
+            Some(told) if last_end.is_none_or(|end| told.start_uutc >= end - ROUNDING_US) => {
+                (Some(told.start_uutc), Some(self.end_of(&told)))
+            }
+            _ => (last_end, None),
         })
     }
 
@@ -183,6 +214,7 @@ impl<'a> Reconciler<'a> {
         let mut end = HEADER_BYTES as u64;
         let mut entries = by_offset.into_iter().peekable();
         let (mut recovered, mut corrected, mut misplaced) = (0, 0, Vec::new());
+        let mut unknown_stretches = 0;
         while end < size || entries.peek().is_some() {
             // What points into a block that was found is no block.
             while let Some(entry) = entries.next_if(|(entry, _)| entry.file_offset < end) {
@@ -217,16 +249,26 @@ impl<'a> Reconciler<'a> {
                 if entries.peek().is_none() {
                     break;
                 }
-                if unknown.len() < MAX_UNKNOWN && !self.is_padding(end, next)? {
-                    unknown.push(Unknown {
-                        file_offset: end,
-                        bytes: next - end,
-                        not_before: found.last().map(|entry| self.end_of(entry)),
-                        not_after: entries
-                            .peek()
-                            .filter(|(entry, _)| entry.file_offset < size)
-                            .map(|(entry, _)| entry.start_uutc),
-                    });
+                if !self.is_padding(end, next)? {
+                    let not_after = entries
+                        .peek()
+                        .filter(|(entry, _)| entry.file_offset < size)
+                        .map(|(entry, _)| entry.start_uutc);
+                    match unknown.last_mut() {
+                        Some(last) if unknown_stretches == MAX_UNKNOWN => {
+                            last.bytes = next - last.file_offset;
+                            last.not_after = not_after;
+                        }
+                        _ => {
+                            unknown_stretches += 1;
+                            unknown.push(Unknown {
+                                file_offset: end,
+                                bytes: next - end,
+                                not_before: found.last().map(|entry| self.end_of(entry)),
+                                not_after,
+                            });
+                        }
+                    }
                 }
                 end = next;
             }
@@ -300,15 +342,16 @@ impl<'a> Reconciler<'a> {
             return Ok(());
         }
         repairs.corrected += corrections.len() as u64;
+        // Blocks that changed places change them back: some reads look for them by
+        // the order of time.
+        let (places, mut blocks): (Vec<usize>, Vec<BlockEntry>) = corrections.into_iter().unzip();
+        blocks.sort_by_key(|block| block.start_uutc);
         let mut entries: Vec<BlockEntry> = index.iter().collect();
-        for (block, corrected) in corrections {
-            if let Some(entry) = entries.get_mut(block) {
-                *entry = corrected;
+        for (place, block) in places.into_iter().zip(blocks) {
+            if let Some(entry) = entries.get_mut(place) {
+                *entry = block;
             }
         }
-        // Blocks that changed places must not take others' places in the order of
-        // time, by which some reads look for them.
-        entries.sort_by_key(|entry| entry.start_uutc);
         let mut corrected = BlockIndex::default();
         for entry in entries {
             corrected.push(entry, self.sampling_frequency);
@@ -382,6 +425,10 @@ impl<'a> Reconciler<'a> {
     }
 
     fn header(&self, offset: u64) -> io::Result<Option<BlockHeader>> {
+        // Of an offset that no file can have, the system makes an error.
+        if offset >= self.data.size()? {
+            return Ok(None);
+        }
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         let filled = self.data.read_at(&mut bytes, offset)?;
         let whole = filled == bytes.len();
@@ -399,10 +446,12 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    /// Whether a stretch of the file holds nothing but zeros or pad bytes.
+    /// Whether a stretch of the file holds nothing but zeros or pad bytes, as far as
+    /// that is looked at.
     fn is_padding(&self, from: u64, until: u64) -> io::Result<bool> {
         let mut buffer = [0; 8192];
         let mut offset = from;
+        let until = until.min(from.saturating_add(MAX_PADDING_BYTES));
         while offset < until {
             let wanted = (until - offset).min(buffer.len() as u64) as usize;
             let (part, _) = buffer.split_at_mut(wanted);
@@ -430,6 +479,10 @@ fn drop_copies(index: &BlockIndex, corrections: &mut Vec<(usize, BlockEntry)>) {
         .collect();
     corrections.retain(|(_, entry)| seen.insert((entry.start_uutc, entry.samples)));
 }
+
+/// How much of a stretch without a block is looked at: a file may have terabytes of
+/// holes that take no time to make.
+const MAX_PADDING_BYTES: u64 = 4 << 20;
 
 /// What fills a block up to a multiple of eight bytes (format section 2).
 const PAD_BYTE: u8 = 0x7E;

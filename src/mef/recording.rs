@@ -29,6 +29,8 @@ pub struct Recording {
     pub unreadable: Vec<UnreadableChannel>,
     /// Video channels, which have no samples, in byte order of their names.
     pub video_channels: Vec<VideoChannel>,
+    /// By which a change of the video channels' files is noticed.
+    pub(crate) video_print: u64,
     /// What the password opens, by the first channel.
     pub access: Access,
     /// The password opens the session only in the form that mef3io up to 1.2.0 gave
@@ -54,6 +56,7 @@ impl Recording {
             channels: Vec::new(),
             unreadable: Vec::new(),
             video_channels: Vec::new(),
+            video_print: 0,
             access: Access::Unprotected,
             password_by_old_mapping: false,
             subject: None,
@@ -70,6 +73,7 @@ impl Recording {
             channels: Vec::new(),
             unreadable: Vec::new(),
             video_channels: self.video_channels.clone(),
+            video_print: self.video_print,
             access: self.access,
             password_by_old_mapping: self.password_by_old_mapping,
             subject: self.subject.clone(),
@@ -223,6 +227,8 @@ pub struct Segment {
     pub(crate) span_uutc: (i64, i64),
     /// Stretches of the data file that nothing is known of.
     pub(crate) unknown: Vec<UnreadableSegment>,
+    /// The data file ended within a block, and somebody was writing it.
+    pub(crate) unsettled: bool,
 }
 
 /// A segment that cannot be read. Its time span is unknown, and can only lie

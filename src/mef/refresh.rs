@@ -17,12 +17,13 @@ use super::identity::{FileIdentity, SegmentIdentity};
 use super::index::{BlockEntry, BlockIndex, duration_us};
 use super::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES};
 use super::reconcile::Reconciler;
-use super::recording::{Recording, Segment, UnreadableChannel};
+use super::recording::{Channel, Recording, Segment, UnreadableChannel};
 use super::segment::{SegmentFiles, is_growing, read_metadata};
 use super::session::{
-    OpenOptions, Outcome, Segments, channels_of, read_segment_or_reason, segments_of,
+    OpenOptions, Outcome, Segments, changing_rate, channels_of, read_segment_or_reason, segments_of,
 };
 use super::store::{FileStatus, ReadAt, Store};
+use super::video_channel::{VideoChannel, read_video_channels, video_print};
 
 /// Some writers cut a file and write it anew: how often, and after what pause,
 /// it is looked at again.
@@ -37,6 +38,7 @@ pub(crate) struct Known {
     channels: Vec<KnownChannel>,
     /// Names of the channels that could not be read.
     unreadable: Vec<String>,
+    video_print: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +59,8 @@ struct KnownSegment {
     factor_bits: u64,
     /// The byte after the last known block in the data file.
     data_end: u64,
+    /// There was something behind it that somebody was still writing.
+    unsettled: bool,
 }
 
 impl Known {
@@ -68,6 +72,11 @@ impl Known {
             sampling_frequency: segment.acquisition.sampling_frequency,
             factor_bits: segment.acquisition.units_conversion_factor.to_bits(),
             data_end: segment.index.data_end(),
+            unsettled: segment.unsettled,
+        };
+        let has_segment = |channel: &Channel, stem: &str| {
+            let mut segments = channel.segments.iter();
+            segments.any(|segment| segment.stem == stem)
         };
         let channels = recording.channels.iter().map(|channel| KnownChannel {
             name: channel.name.clone(),
@@ -75,6 +84,8 @@ impl Known {
             unreadable: channel
                 .unreadable
                 .iter()
+                // Not those of which a stretch is unreadable.
+                .filter(|unreadable| !has_segment(channel, &unreadable.stem))
                 .map(|segment| segment.stem.clone())
                 .collect(),
         });
@@ -85,6 +96,7 @@ impl Known {
                 .iter()
                 .map(|channel| channel.name.clone())
                 .collect(),
+            video_print: recording.video_print,
         }
     }
 }
@@ -118,6 +130,8 @@ pub(crate) enum Refresh {
 pub(crate) struct Growth {
     channels: Vec<(String, Vec<SegmentNews>)>,
     unreadable: Vec<UnreadableChannel>,
+    /// All video channels, where their files were touched.
+    videos: Option<(u64, Vec<VideoChannel>)>,
 }
 
 /// A segment as it is now.
@@ -155,9 +169,16 @@ pub(crate) fn refresh(
     let mut growth = Growth {
         channels: Vec::new(),
         unreadable: Vec::new(),
+        videos: None,
     };
     let mut before = known.channels.iter().peekable();
     let mut changed = false;
+    let print = video_print(&store)?;
+    if print != known.video_print {
+        changed = true;
+        let videos = read_video_channels(&store, options, progress)?;
+        growth.videos = Some((print, videos));
+    }
     for channel in channels_of(&store)? {
         let name = match channel {
             Ok(name) => name,
@@ -189,7 +210,7 @@ pub(crate) fn refresh(
                 let outcome = read_segment_or_reason(&store, &name, place, options, progress);
                 match &outcome {
                     Outcome::Unreadable { stem, .. } => unreadable.push(stem.clone()),
-                    Outcome::Readable(_) => changed = true,
+                    Outcome::Readable(_) => changed |= known.is_some(),
                 }
                 news.push(SegmentNews::Found(Box::new(outcome)));
                 progress();
@@ -202,7 +223,8 @@ pub(crate) fn refresh(
                     changed = true;
                     news.push(longer);
                 }
-                // What cannot be looked at is not what it was.
+                // What the system does not let us look at may be as it was.
+                Err(error @ MefError::Io { .. }) => return Err(error),
                 Ok(None) | Err(_) => return Ok(Refresh::Replaced),
             }
             progress();
@@ -211,10 +233,12 @@ pub(crate) fn refresh(
             return Ok(Refresh::Replaced);
         }
         changed |= known.is_some_and(|known| known.unreadable != unreadable);
-        if news.iter().all(|news| !news.is_readable()) && known.is_none() {
-            // As at an opening: the first reason stands for the channel.
-            growth.unreadable.extend(first_reason(&name, &news));
-        } else {
+        if known.is_some() {
+            growth.channels.push((name, news));
+        } else if let Some(refused) = refusal(&name, &news) {
+            growth.unreadable.push(refused);
+        } else if !news.is_empty() {
+            changed = true;
             growth.channels.push((name, news));
         }
     }
@@ -233,26 +257,34 @@ pub(crate) fn refresh(
     })
 }
 
-impl SegmentNews {
-    fn is_readable(&self) -> bool {
-        match self {
-            Self::Known | Self::Longer(_) => true,
-            Self::Found(outcome) => matches!(**outcome, Outcome::Readable(_)),
+/// Why a channel that was not known cannot be read, as at an opening: the first
+/// reason stands for it.
+fn refusal(name: &str, news: &[SegmentNews]) -> Option<UnreadableChannel> {
+    let mut reason = None;
+    let mut rates = Vec::new();
+    for news in news {
+        let SegmentNews::Found(outcome) = news else {
+            continue;
+        };
+        match &**outcome {
+            Outcome::Readable(found) => {
+                let segment = &found.segment;
+                let rate = segment.acquisition.sampling_frequency;
+                rates.push((segment.stem.as_str(), rate));
+            }
+            Outcome::Unreadable { error, .. } => {
+                reason.get_or_insert(error);
+            }
         }
     }
-}
-
-fn first_reason(name: &str, news: &[SegmentNews]) -> Option<UnreadableChannel> {
-    let SegmentNews::Found(outcome) = news.first()? else {
-        return None;
+    let error = match rates.is_empty() {
+        true => reason.cloned(),
+        false => changing_rate(name, rates.into_iter()),
     };
-    match &**outcome {
-        Outcome::Readable(_) => None,
-        Outcome::Unreadable { error, .. } => Some(UnreadableChannel {
-            name: name.to_owned(),
-            error: error.clone(),
-        }),
-    }
+    Some(UnreadableChannel {
+        name: name.to_owned(),
+        error: error?,
+    })
 }
 
 /// What has become of a segment; `None` where it is another.
@@ -270,7 +302,10 @@ fn look_again(
         && identity.metadata.has_status(&status("tmet")?)
         && identity.data.has_status(&status("tdat")?);
     if as_it_was {
-        return Ok(Some(SegmentNews::Known));
+        // Nobody has finished the block at the end: now it is known to be cut off,
+        // which an opening tells.
+        let cut_off = known.unsettled && !is_growing(&store.file(files.name("tdat"))?);
+        return Ok((!cut_off).then_some(SegmentNews::Known));
     }
     match index_now(store, &files, &known.identity.index, progress)? {
         Now::Continued(now) => identity.index = now,
@@ -411,6 +446,9 @@ impl Recording {
             unreadable: growth.unreadable,
             ..self.without_channels()
         };
+        if let Some((print, videos)) = growth.videos {
+            (grown.video_print, grown.video_channels) = (print, videos);
+        }
         for (name, news) in growth.channels {
             let known = self.channel_position(&name);
             let known = known.and_then(|position| self.channels.get(position));
@@ -458,6 +496,7 @@ impl Segment {
         }
         let end = segment.index.end_uutc().unwrap_or(segment.end_uutc);
         segment.end_uutc = segment.end_uutc.max(end);
+        segment.unsettled = more.identity.data.size() > segment.index.data_end();
         let (start, last) = segment.span_uutc;
         let sample = duration_us(1, self.acquisition.sampling_frequency).max(1);
         // As at an opening: writers round, and a microsecond is no news.

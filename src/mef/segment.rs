@@ -91,8 +91,14 @@ pub(crate) fn read_segment(
         level_uuid: metadata.level_uuid,
     };
     let data_header = read_header(&data, "tdat", &facts)?;
-    let reconciled = read_index(&index_file, &data, identity.index.size(), &facts, progress)?;
+    let growing = is_growing(&data);
+    let index_bytes = identity.index.size();
+    let (reconciled, cut) = read_index(&index_file, &data, index_bytes, growing, &facts, progress)?;
     let index = reconciled.index;
+    // Of a file that grows, the end is still to come; later it is looked at again.
+    let unsettled = growing && (cut || reconciled.repairs.torn_bytes > 0);
+    let tail = index.data_end();
+    let is_to_come = |offset: u64| unsettled && offset >= tail;
     if !index.has_finite_durations() {
         let rate = facts.sampling_frequency;
         let reason = Malformation::SamplingFrequency(rate);
@@ -115,6 +121,7 @@ pub(crate) fn read_segment(
     let unknown = reconciled
         .unknown
         .iter()
+        .filter(|unknown| !is_to_come(unknown.file_offset))
         .map(|unknown| UnreadableSegment {
             number,
             stem: stem.to_owned(),
@@ -146,6 +153,7 @@ pub(crate) fn read_segment(
             repairs: reconciled.repairs,
             span_uutc,
             unknown,
+            unsettled,
         },
     })
 }
@@ -205,14 +213,17 @@ fn check_level(header: &UniversalHeader, file: &Path, facts: &Facts) -> Result<(
     Ok(())
 }
 
-/// Reads the block index, and holds it against the data file.
+/// Reads the block index, and holds it against the data file. Of a file that grows,
+/// the entries at its end are left out whose blocks are not whole yet, and the
+/// result says so.
 fn read_index(
     file: &StoredFile,
     data: &StoredFile,
     size: u64,
+    growing: bool,
     facts: &Facts,
     progress: &mut dyn FnMut(),
-) -> Result<Reconciled, MefError> {
+) -> Result<(Reconciled, bool), MefError> {
     // Bounded by the size at the time of the identity: a file that grows
     // meanwhile is read up to there.
     let most = most_index_bytes(data.size().map_err(|error| data.error(&error))?);
@@ -228,17 +239,19 @@ fn read_index(
     let mut index = BlockIndex::parse(body, facts.offset, facts.sampling_frequency);
     let io_error = |error| data.error(&error);
     let times = (facts.offset, facts.sampling_frequency);
-    if is_growing(data) {
-        let stable = trusted.min(index.len().saturating_sub(1));
+    let mut cut = false;
+    if growing {
         let mut reconciler =
-            Reconciler::new(data, times, trusted, stable, progress).map_err(io_error)?;
+            Reconciler::new(data, times, trusted, 0, progress).map_err(io_error)?;
         let whole = reconciler.whole_blocks(&index).map_err(io_error)?;
         if whole < index.len() {
+            cut = true;
             index = index.truncated(whole, facts.sampling_frequency);
         }
     }
     let reconciler = Reconciler::new(data, times, trusted, 0, progress).map_err(io_error)?;
-    reconciler.reconcile(index).map_err(io_error)
+    let reconciled = reconciler.reconcile(index).map_err(io_error)?;
+    Ok((reconciled, cut))
 }
 
 /// Entries, from the first on, that the index's checksum covers. The header of a

@@ -16,7 +16,7 @@ use super::metadata::Subject;
 use super::recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 use super::segment::{FoundSegment, SegmentFiles, read_segment};
 use super::store::Store;
-use super::video_channel::read_video_channels;
+use super::video_channel::{read_video_channels, video_print};
 
 /// How a session is to be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,8 +48,12 @@ pub(crate) fn open_session_watched(
         store: Some(store.clone()),
         ..Recording::empty(name, path)
     };
+    // Before the files are read: what changes meanwhile is noticed later.
+    recording.video_print = video_print(&store)?;
     recording.video_channels = read_video_channels(&store, options, progress)?;
-    for channel in channels_of(&store)? {
+    let channels = channels_of(&store)?;
+    let is_empty = channels.is_empty() && recording.video_channels.is_empty();
+    for channel in channels {
         let name = match channel {
             Ok(name) => name,
             Err(unreadable) => {
@@ -66,6 +70,8 @@ pub(crate) fn open_session_watched(
         return Ok(recording);
     }
     match recording.unreadable.first() {
+        // Annotated before there are data, or with nothing but videos.
+        None if !is_empty => Ok(recording),
         None => Err(MefError::NotASession {
             path: path.into(),
             reason: "no time-series channel in the session directory".into(),
@@ -243,7 +249,13 @@ impl Segments {
             let error = self.unreadable.into_iter().next()?.error;
             return Some(Err(UnreadableChannel { name, error }));
         };
-        if let Some(error) = changing_rate(&name, &self.readable, sampling_frequency) {
+        let rates = self.readable.iter().map(|segment| {
+            (
+                segment.stem.as_str(),
+                segment.acquisition.sampling_frequency,
+            )
+        });
+        if let Some(error) = changing_rate(&name, rates) {
             return Some(Err(UnreadableChannel { name, error }));
         }
         Some(Ok(Channel {
@@ -281,14 +293,16 @@ impl Recording {
     }
 }
 
-/// The error for segments of different rates, which have no common grid
-/// (format section 11.1).
-fn changing_rate(channel: &str, segments: &[Arc<Segment>], rate: f64) -> Option<MefError> {
-    let other = segments
-        .iter()
-        .find(|segment| segment.acquisition.sampling_frequency != rate)?;
-    let file = SegmentFiles::new(channel, &other.stem).name("tmet");
-    let reason = Malformation::RateChanges(rate, other.acquisition.sampling_frequency);
+/// The error for segments, given as stem and rate, of different rates, which have
+/// no common grid (format section 11.1).
+pub(crate) fn changing_rate<'a>(
+    channel: &str,
+    mut rates: impl Iterator<Item = (&'a str, f64)>,
+) -> Option<MefError> {
+    let (_, rate) = rates.next()?;
+    let (stem, other) = rates.find(|&(_, other)| other != rate)?;
+    let file = SegmentFiles::new(channel, stem).name("tmet");
+    let reason = Malformation::RateChanges(rate, other);
     Some(MefError::malformed(&file, reason))
 }
 

@@ -1,5 +1,6 @@
 //! Opening the video channels of a session (format sections 1 and 6.4).
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,30 @@ pub(crate) fn read_video_channels(
     }
     channels.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(channels)
+}
+
+/// Sums up names, sizes and times of all files of video channels: other files, or
+/// files that were written to, make another sum.
+pub(crate) fn video_print(store: &Store) -> Result<u64, MefError> {
+    let mut hasher = DefaultHasher::new();
+    for item in store.list("")?.into_iter().filter(|item| item.is_folder) {
+        if stem_of(&item.name, "vidd").is_none() {
+            continue;
+        }
+        let folder = Path::new(&item.name);
+        item.name.hash(&mut hasher);
+        for (_, stem) in segments_of(store, folder)? {
+            let segment = folder.join(format!("{stem}.segd"));
+            for file in store.list(&segment)? {
+                let path = segment.join(&file.name);
+                path.hash(&mut hasher);
+                if let Ok(status) = store.status(&path) {
+                    (status.size, status.modified_ns).hash(&mut hasher);
+                }
+            }
+        }
+    }
+    Ok(hasher.finish())
 }
 
 fn read_segment(
