@@ -108,7 +108,8 @@ impl WorkerProcess {
         check_temporary_folder()?;
         // ipc-channel panics where its socket cannot be made.
         let spawned = catch_unwind(AssertUnwindSafe(|| Self::start(name, settings)));
-        let mut worker = spawned.map_err(|_| SpawnError::Start("socket cannot be made".into()))??;
+        let mut worker =
+            spawned.map_err(|_| SpawnError::Start("socket cannot be made".into()))??;
         match worker.replies.try_recv_timeout(limit) {
             Ok(Reply::Ready(sandbox)) if settings.sandbox_required && !sandbox.is_whole() => {
                 Err(SpawnError::Sandbox(sandbox))

@@ -96,11 +96,7 @@ pub(crate) struct LimitError {
 /// Confines this process for the rest of its life. Files that are open stay open.
 pub(crate) fn enter(confines: &Confines) -> Result<Sandbox, LimitError> {
     limit("memory", Resource::As, confines.memory_bytes)?;
-    limit(
-        "file descriptors",
-        Resource::Nofile,
-        confines.descriptors,
-    )?;
+    limit("file descriptors", Resource::Nofile, confines.descriptors)?;
     // A dump would hold patients' data, and passwords.
     limit("core dumps", Resource::Core, 0)?;
     if !confines.enabled {

@@ -84,7 +84,9 @@ fn a_confined_process_reads_below_its_roots_and_does_nothing_else() {
             assert_eq!(refused, "", "{what}");
             continue;
         }
-        let by_files = ["read", "list", "write", "append", "remove", "rename", "make"];
+        let by_files = [
+            "read", "list", "write", "append", "remove", "rename", "make",
+        ];
         let guard = match by_files.iter().any(|verb| what.starts_with(verb)) {
             true => &sandbox.files,
             false => &sandbox.calls,
@@ -121,7 +123,11 @@ fn memory_and_descriptors_are_limited() {
         memory_bytes: 512 << 20,
         descriptors: 50,
     };
-    assert!(procspawn::spawn(confines.clone(), take_memory).join().unwrap());
+    assert!(
+        procspawn::spawn(confines.clone(), take_memory)
+            .join()
+            .unwrap()
+    );
     assert!(procspawn::spawn(confines, take_descriptors).join().unwrap());
 }
 
