@@ -1,5 +1,7 @@
 //! The records of a whole session: its own, its channels' and its segments'
-//! (format sections 1 and 9).
+//! (format sections 1, 5 and 9).
+
+mod offsets;
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +11,16 @@ use zerocopy::FromBytes;
 use super::crypto::{Access, Keys, Password};
 use super::error::MefError;
 use super::header::{header_crc_is_right, parse_header};
-use super::layout::{HEADER_BYTES, UniversalHeader};
-use super::recording::{Channel, Recording};
+use super::layout::{HEADER_BYTES, METADATA_BYTES, UniversalHeader};
+use super::recording::Recording;
 use super::records::{
     DamagedRecord, Record, RecordError, RecordFiles, RecordFilter, RecordPosition, load, scan,
 };
-use super::segment::{SegmentFiles, is_growing};
+use super::segment::{SegmentFiles, is_growing, read_metadata};
 use super::session::segments_of;
 use super::store::{ReadAt, Store, StoredFile, stem_of};
+use super::video::parse_video_metadata;
+pub(crate) use offsets::{TimeOffset, TimeOffsets};
 
 /// Bodies in one answer, one record excepted.
 const MAX_PAGE_BYTES: u64 = 16 << 20;
@@ -47,6 +51,9 @@ pub struct PlacedRecord {
     pub segment: Option<String>,
     /// The record.
     pub record: Record,
+    /// Its time is relative to an offset that is not known, as if that were zero,
+    /// and so may be the times that it tells.
+    pub time_unresolved: bool,
 }
 
 /// Some records of a session, in the order of their times.
@@ -59,6 +66,9 @@ pub struct RecordPage {
     /// How many of all those are plain text in a protected session, where anybody can
     /// read them without a password: the legacy writer encrypts no record.
     pub plain_in_protected: u64,
+    /// Records whose times are relative to an offset that is not known, whatever was
+    /// wanted: a filter by time compares what is left of them.
+    pub times_unresolved: u64,
     /// What cannot be read, whatever was wanted.
     pub damaged: Vec<DamagedRecord>,
     /// Findings beyond those that are listed.
@@ -71,9 +81,8 @@ struct Source {
     segment: Option<String>,
     /// The data file, relative to the session.
     data: PathBuf,
-    /// Offset that stored times are relative to; `None` where the metadata that
-    /// have it cannot be read.
-    offset: Option<i64>,
+    /// What stored times are relative to.
+    offset: TimeOffset,
 }
 
 /// What must be known of a session to read its records.
@@ -81,10 +90,8 @@ struct Source {
 pub(crate) struct RecordReader {
     /// The session's name.
     name: String,
-    /// Offsets that the stored times of the channels are relative to.
-    offsets: Vec<(String, i64)>,
-    /// Channels that cannot be read.
-    unreadable: Vec<String>,
+    /// What the stored times of its parts are relative to.
+    offsets: TimeOffsets,
     password: Option<Password>,
     /// The session has passwords.
     protected: bool,
@@ -106,19 +113,9 @@ impl Recording {
 
 impl RecordReader {
     pub(crate) fn of(recording: &Recording) -> Self {
-        let offset = |channel: &Channel| {
-            let first = channel.segments.first();
-            let offset = first.and_then(|segment| segment.recording_time_offset);
-            (channel.name.clone(), offset.unwrap_or(0))
-        };
         Self {
             name: recording.name.clone(),
-            offsets: recording.channels.iter().map(offset).collect(),
-            unreadable: recording
-                .unreadable
-                .iter()
-                .map(|channel| channel.name.clone())
-                .collect(),
+            offsets: TimeOffsets::of(recording),
             password: recording.password.clone(),
             protected: recording.access != Access::Unprotected,
         }
@@ -158,6 +155,7 @@ impl RecordReader {
                     channel: source.channel.clone(),
                     segment: source.segment.clone(),
                     record,
+                    time_unresolved: position.relative && source.offset.known().is_none(),
                 }),
                 Err(error) => page.add(DamagedRecord {
                     file: store.path(&source.data),
@@ -204,26 +202,12 @@ impl RecordReader {
             }
             None => stems.first().copied(),
         };
-        // The session's own records go by the first channel.
-        let session_offset = match self.offsets.first() {
-            Some(&(_, offset)) => Some(offset),
-            // Where there is no channel, there is no offset.
-            None => self.unreadable.is_empty().then_some(0),
-        };
-        let offset = |channel: &str| {
-            let known = self.offsets.iter().find(|(name, _)| name == channel);
-            match known {
-                Some(&(_, offset)) => Some(offset),
-                None if self.unreadable.iter().any(|name| name == channel) => None,
-                None => session_offset,
-            }
-        };
         if let (Some(own), true) = (own, query.channels.is_empty()) {
             sources.push(Source {
                 channel: None,
                 segment: None,
                 data: format!("{own}.rdat").into(),
-                offset: session_offset,
+                offset: self.offsets.of_session(),
             });
         }
         for item in items.iter().filter(|item| item.is_folder) {
@@ -233,25 +217,50 @@ impl RecordReader {
             }) else {
                 continue;
             };
-            let source = |segment: Option<String>, data: PathBuf| Source {
+            let source = |segment: Option<String>, data: PathBuf, offset: TimeOffset| Source {
                 channel: Some(name.to_owned()),
                 segment,
                 data,
-                offset: offset(name),
+                offset,
             };
+            let folder_name = item.name.to_str().unwrap_or_default();
             let folder = Path::new(&item.name);
             let own = folder.join(format!("{name}.rdat"));
             if has_records(store, &own) {
-                sources.push(source(None, own));
+                sources.push(source(None, own, self.offsets.of_channel(folder_name)));
             }
             for (_, stem) in segments_of(store, folder)? {
-                let data = SegmentFiles::in_folder(folder, &stem).name("rdat");
+                let files = SegmentFiles::in_folder(folder, &stem);
+                let data = files.name("rdat");
                 if has_records(store, &data) {
-                    sources.push(source(Some(stem), data));
+                    let offset = match self.offsets.of_segment(folder_name, &stem) {
+                        TimeOffset::Unresolved => self.offset_in(store, folder, &files),
+                        known => known,
+                    };
+                    sources.push(source(Some(stem), data, offset));
                 }
             }
         }
         Ok(sources)
+    }
+
+    /// The offset in the metadata of a segment that cannot be read: it may be its
+    /// data that are at fault.
+    fn offset_in(&self, store: &Store, channel: &Path, files: &SegmentFiles) -> TimeOffset {
+        let password = self.password.as_ref();
+        let of_video = || {
+            let file = store.file(files.name("vmet"))?;
+            let bytes = file.read(0, METADATA_BYTES as u64)?;
+            let metadata = parse_video_metadata(&bytes, file.path(), password)?;
+            Ok::<_, MefError>(metadata.recording_time_offset)
+        };
+        let offset = if channel.extension() == Some("vidd".as_ref()) {
+            of_video()
+        } else {
+            let found = read_metadata(store, files, password);
+            found.map(|(_, metadata)| metadata.recording_time_offset)
+        };
+        offset.map_or(TimeOffset::Unresolved, TimeOffset::of)
     }
 
     fn scan(
@@ -267,12 +276,16 @@ impl RecordReader {
             data: &data,
             index: index.as_ref().map(|index| index as &dyn ReadAt),
             path: data.path(),
-            recording_time_offset: source.offset.unwrap_or(0),
+            recording_time_offset: source.offset.known().unwrap_or(0),
             // Counted records are whole: the header is written after them.
             growing: is_growing(&data) && !counts_records(&data)?,
         };
         let found = scan(&files, filter)?;
-        if source.offset.is_none() && !found.positions.is_empty() {
+        if source.offset.known().is_none() {
+            page.times_unresolved += found.relative;
+        }
+        // What a password locks is nothing that is wrong.
+        if source.offset == TimeOffset::Unresolved && found.relative > 0 {
             page.add(DamagedRecord {
                 file: data.path().into(),
                 file_offset: 0,
@@ -298,7 +311,7 @@ impl RecordReader {
         let io_error = |error: MefError| RecordError::Io(error.to_string());
         let data = store.file(&source.data).map_err(io_error)?;
         let keys = self.keys_of(&data).map_err(io_error)?;
-        load(&data, position, &keys, source.offset.unwrap_or(0))
+        load(&data, position, &keys, source.offset.known().unwrap_or(0))
     }
 
     /// The keys for a file's records: none, where the password is not its.

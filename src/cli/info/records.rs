@@ -73,6 +73,8 @@ pub(super) struct RecordReport<'a> {
     total: u64,
     /// How many of all anybody can read though the session is protected.
     plain_in_protected: u64,
+    /// How many have a time that is relative to an offset that is not known.
+    times_unresolved: u64,
     skipped: u64,
     records: Vec<RecordEntry<'a>>,
     damaged: Vec<Damaged>,
@@ -85,6 +87,7 @@ struct RecordEntry<'a> {
     kind: String,
     time_uutc: Option<i64>,
     time_utc: Option<String>,
+    time_unresolved: bool,
     channel: Option<&'a str>,
     segment: Option<&'a str>,
     version: String,
@@ -112,6 +115,7 @@ impl<'a> RecordReport<'a> {
         Self {
             total: page.total,
             plain_in_protected: page.plain_in_protected,
+            times_unresolved: page.times_unresolved,
             skipped: query.skip.min(page.total),
             records: page.records.iter().map(RecordEntry::new).collect(),
             damaged: page.damaged.iter().map(Damaged::new).collect(),
@@ -128,6 +132,7 @@ impl<'a> RecordEntry<'a> {
             kind: record.kind.to_string(),
             time_uutc: record.time_uutc,
             time_utc: record.time_uutc.map(iso8601::utc),
+            time_unresolved: placed.time_unresolved,
             channel: placed.channel.as_deref(),
             segment: placed.segment.as_deref(),
             version: format!("{major}.{minor}"),
@@ -156,13 +161,14 @@ pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write)
     for placed in &page.records {
         let record = &placed.record;
         let time = record.time_uutc.map_or("no time".into(), iso8601::utc);
+        let unresolved = if placed.time_unresolved { "?" } else { "" };
         let place = [&placed.channel, &placed.segment];
         let place = place.into_iter().flatten().next_back();
         let place = place.map_or("session", String::as_str);
         let text = text_of(&record.body);
         writeln!(
             out,
-            "{time}  {}  {}  {}",
+            "{time}{unresolved}  {}  {}  {}",
             record.kind,
             printable(place),
             printable(&text)
@@ -179,6 +185,14 @@ pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write)
             out,
             "{} of {} can be read without the session's password",
             page.plain_in_protected, page.total
+        )?;
+    }
+    if page.times_unresolved > 0 {
+        let found = page.times_unresolved as usize;
+        let times = counted(found, "record has a time", "records have times");
+        writeln!(
+            out,
+            "{times} (marked ?) relative to a recording time offset that is not known"
         )?;
     }
     for damaged in &page.damaged {
