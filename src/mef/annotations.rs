@@ -63,6 +63,10 @@ pub struct RecordPage {
     pub records: Vec<PlacedRecord>,
     /// Number of all that match the query, however many of them are here.
     pub total: u64,
+    /// How many to skip for those behind this page; `None` where it is the last. One
+    /// that cannot be read has a place like any other, so that this may be more than
+    /// the records that are here.
+    pub next: Option<u64>,
     /// How many of all those are plain text in a protected session, where anybody can
     /// read them without a password: the legacy writer encrypts no record.
     pub plain_in_protected: u64,
@@ -142,11 +146,13 @@ impl RecordReader {
         page.total = found.len() as u64;
         let skip = usize::try_from(query.skip).unwrap_or(usize::MAX);
         let mut bytes = 0u64;
+        let mut next = query.skip;
         for (position, number) in found.into_iter().skip(skip).take(query.limit) {
             bytes += u64::from(position.body_bytes);
             if bytes > MAX_PAGE_BYTES && !page.records.is_empty() {
                 break;
             }
+            next += 1;
             let Some(source) = sources.get(number as usize) else {
                 continue;
             };
@@ -165,6 +171,7 @@ impl RecordReader {
             }
             progress();
         }
+        page.next = (next < page.total).then_some(next);
         Ok(page)
     }
 
@@ -354,5 +361,55 @@ impl RecordPage {
         } else {
             self.further_damage += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::mef::{
+        ChannelOptions, NewRecord, OpenOptions, SessionOptions, SessionWriter, open_session,
+    };
+
+    const START: i64 = 1_600_000_000_000_000;
+
+    /// Whoever goes from page to page meets every record once.
+    #[test]
+    fn a_record_that_cannot_be_loaded_has_a_place_in_the_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.mefd");
+        let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+        let mut channel = session.channel(ChannelOptions::new("a", 100.0)).unwrap();
+        channel.write(START, &[1; 100]).unwrap();
+        channel.finish().unwrap();
+        let notes: Vec<_> = (0..4).map(|n| NewRecord::note(START + n, "note")).collect();
+        session.records().unwrap().append(&notes).unwrap();
+        let recording = open_session(&path, &OpenOptions::default()).unwrap();
+        let (reader, store) = (RecordReader::of(&recording), recording.store().unwrap());
+
+        let data = path.join("s.rdat");
+        let whole = fs::read(&data).unwrap();
+        let mut damaged = whole.clone();
+        // The text of the second note.
+        damaged[HEADER_BYTES + 40 + 24] ^= 1;
+        let mut query = RecordQuery {
+            limit: 1,
+            ..RecordQuery::default()
+        };
+        let mut pages = Vec::new();
+        loop {
+            fs::write(&data, &whole).unwrap();
+            // It was whole when it was found.
+            let mut spoil = || fs::write(&data, &damaged).unwrap();
+            let page = reader.read(&store, &query, &mut spoil).unwrap();
+            pages.push((page.records.len(), page.damaged.len()));
+            match page.next {
+                Some(next) => query.skip = next,
+                None => break,
+            }
+        }
+        assert_eq!(pages, [(1, 0), (0, 1), (1, 0), (1, 0)]);
     }
 }

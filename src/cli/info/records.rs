@@ -76,6 +76,8 @@ pub(super) struct RecordReport<'a> {
     /// How many have a time that is relative to an offset that is not known.
     times_unresolved: u64,
     skipped: u64,
+    /// What `--skip` is for the records behind these; `null` where there are none.
+    next: Option<u64>,
     records: Vec<RecordEntry<'a>>,
     damaged: Vec<Damaged>,
     further_damage: u64,
@@ -117,6 +119,7 @@ impl<'a> RecordReport<'a> {
             plain_in_protected: page.plain_in_protected,
             times_unresolved: page.times_unresolved,
             skipped: query.skip.min(page.total),
+            next: page.next,
             records: page.records.iter().map(RecordEntry::new).collect(),
             damaged: page.damaged.iter().map(Damaged::new).collect(),
             further_damage: page.further_damage,
@@ -157,7 +160,7 @@ impl Damaged {
 }
 
 /// Writes the records as lines.
-pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(page: &RecordPage, out: &mut dyn Write) -> io::Result<()> {
     for placed in &page.records {
         let record = &placed.record;
         let time = record.time_uutc.map_or("no time".into(), iso8601::utc);
@@ -174,11 +177,9 @@ pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write)
             printable(&text)
         )?;
     }
-    let shown = page.records.len() as u64;
-    let rest = page.total.saturating_sub(query.skip.saturating_add(shown));
-    if rest > 0 {
-        let skip = query.skip.saturating_add(shown);
-        writeln!(out, "{rest} more: --skip {skip}")?;
+    if let Some(next) = page.next {
+        let rest = page.total.saturating_sub(next);
+        writeln!(out, "{rest} more: --skip {next}")?;
     }
     if page.plain_in_protected > 0 {
         writeln!(
@@ -201,7 +202,7 @@ pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write)
     if page.further_damage > 0 {
         writeln!(out, "damaged: {} more findings", page.further_damage)?;
     }
-    if shown == 0 && page.damaged.is_empty() {
+    if page.records.is_empty() && page.damaged.is_empty() {
         writeln!(out, "no records")?;
     }
     Ok(())
