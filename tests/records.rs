@@ -8,11 +8,11 @@ use std::process::Command;
 
 use common::corpus::{self, Session};
 use common::forge::{Forged, START, passwords};
-use mef3_server::Engine;
 use mef3_server::mef::{
-    ChannelOptions, NewRecord, OpenOptions, Password, RecordBody, RecordError, RecordPage,
-    RecordQuery, RecordType, SessionOptions, SessionWriter, open_session,
+    ChannelOptions, MefError, NewRecord, OpenOptions, Password, RecordBody, RecordError,
+    RecordPage, RecordQuery, RecordType, SessionOptions, SessionWriter, open_session,
 };
+use mef3_server::{Engine, Error};
 use serde_json::{Value, json};
 
 procspawn::enable_test_support!();
@@ -360,6 +360,53 @@ fn times_under_a_locked_offset_are_marked() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["times_unresolved"], 1);
     assert_eq!(report["records"][0]["time_unresolved"], true);
+}
+
+#[test]
+fn an_unknown_channel_is_refused() {
+    let session = Session::load(&corpus::folder(), "records_pymef");
+    let query = RecordQuery {
+        channels: vec!["r1".into(), "typo".into()],
+        ..all()
+    };
+    let recording = open_session(&session.path, &OpenOptions::default()).unwrap();
+    let refused = MefError::UnknownChannel {
+        session: session.path.clone(),
+        channel: "typo".into(),
+        known: ["r1", "r2"].map(str::to_owned).into(),
+    };
+    assert_eq!(recording.records(&query), Err(refused));
+
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mef3-server"));
+        let path = session.path.as_os_str();
+        command.arg(arguments[0]).arg(path).args(&arguments[1..]);
+        command.output().unwrap()
+    };
+    let by_info = run(&["info", "--records", "--channel", "typo"]);
+    let by_read = run(&["read", "--channel", "typo", "--format", "csv"]);
+    assert_eq!(by_info.status.code(), by_read.status.code());
+    let text = String::from_utf8(by_info.stderr).unwrap();
+    assert_eq!(text, String::from_utf8(by_read.stderr).unwrap());
+    assert!(by_info.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn the_engine_refuses_an_unknown_channel() {
+    mef3_server::worker::init();
+    let engine = Engine::builder().workers(1).start().unwrap();
+    let path = corpus::folder().join("records_pymef.mefd");
+    let recording = engine.open(&path).await.unwrap();
+    let query = RecordQuery {
+        channels: vec!["typo".into()],
+        ..all()
+    };
+    let refused = engine.records(&recording, &query).await;
+    assert!(
+        matches!(&refused, Err(Error::Mef(MefError::UnknownChannel { channel, .. })) if **channel == *"typo"),
+        "{refused:?}"
+    );
+    engine.shutdown().await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use super::records::{
 };
 use super::segment::{SegmentFiles, is_growing, read_metadata};
 use super::session::segments_of;
-use super::store::{ReadAt, Store, StoredFile, stem_of};
+use super::store::{Item, ReadAt, Store, StoredFile, stem_of};
 use super::video::parse_video_metadata;
 pub(crate) use offsets::{TimeOffset, TimeOffsets};
 
@@ -108,8 +108,8 @@ impl Recording {
     /// that matches.
     ///
     /// # Errors
-    /// [`MefError`] where the session cannot be looked into. What is wrong with
-    /// single records and files is in the answer.
+    /// [`MefError::UnknownChannel`]; [`MefError`] where the session cannot be looked
+    /// into. What is wrong with single records and files is in the answer.
     pub fn records(&self, query: &RecordQuery) -> Result<RecordPage, MefError> {
         RecordReader::of(self).read(&self.store()?, query, &mut || {})
     }
@@ -183,6 +183,7 @@ impl RecordReader {
         page: &mut RecordPage,
     ) -> Result<Vec<Source>, MefError> {
         let items = store.list("")?;
+        check_names(store, &items, &query.channels)?;
         let mut sources = Vec::new();
         let files = items.iter().filter(|item| !item.is_folder);
         let stems_of = |extension| -> Vec<&str> {
@@ -218,8 +219,7 @@ impl RecordReader {
             });
         }
         for item in items.iter().filter(|item| item.is_folder) {
-            let name = stem_of(&item.name, "timd").or_else(|| stem_of(&item.name, "vidd"));
-            let Some(name) = name.filter(|name| {
+            let Some(name) = channel_of(item).filter(|name| {
                 query.channels.is_empty() || query.channels.iter().any(|wanted| wanted == name)
             }) else {
                 continue;
@@ -327,6 +327,27 @@ impl RecordReader {
         let header = parse_header(&bytes, "rdat", data.path())?;
         let unlocked = Keys::unlock(header, self.password.as_ref());
         Ok(unlocked.map(|(_, keys)| keys).unwrap_or_default())
+    }
+}
+
+/// The name of the channel whose folder this is.
+fn channel_of(item: &Item) -> Option<&str> {
+    let name = stem_of(&item.name, "timd").or_else(|| stem_of(&item.name, "vidd"));
+    name.filter(|_| item.is_folder)
+}
+
+/// Checks that channels are those of the session.
+fn check_names(store: &Store, items: &[Item], names: &[String]) -> Result<(), MefError> {
+    let known = || items.iter().filter_map(channel_of);
+    let mut names = names.iter();
+    match names.find(|&name| !known().any(|known| known == name)) {
+        None => Ok(()),
+        Some(name) => Err(MefError::UnknownChannel {
+            // Without a slash at its end.
+            session: store.path("").components().collect(),
+            channel: name.as_str().into(),
+            known: known().map(str::to_owned).collect(),
+        }),
     }
 }
 
