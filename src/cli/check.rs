@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// Write JSON
     #[arg(long)]
     json: bool,
-    /// Decode every block, too
+    /// Decode every block, and read videos for their checksums, too
     #[arg(long)]
     deep: bool,
     #[command(flatten)]
