@@ -129,12 +129,14 @@ fn the_exit_status_says_what_was_found() {
         problem.starts_with("block 2: CRC mismatch") && finding["offset"].is_u64()
     }));
 
-    for path in ["Cargo.toml", "no-such.mefd"] {
+    for path in ["Cargo.toml", "no-such.mefd", "Cargo.toml/within.mefd"] {
         let output = check(Path::new(path), &[]);
         assert_eq!(output.status.code(), Some(2), "{path}");
     }
     let locked = folder().join("encrypted_mef3io.mefd");
     assert_eq!(check(&locked, &[]).status.code(), Some(2));
+    let no_password = check(&healthy, &["--password-file", "no-such-file"]);
+    assert_eq!(no_password.status.code(), Some(2));
 }
 
 fn problems(forged: &Forged, deep: bool) -> Vec<Problem> {
