@@ -20,9 +20,9 @@ pub(super) enum Failure {
     /// The session, or a file of it, cannot be read.
     #[error(transparent)]
     Mef(#[from] MefError),
-    /// What `check` was given is no session that can be read.
+    /// What `check` was given cannot be checked, or the outcome not be told.
     #[error(transparent)]
-    NotASession(MefError),
+    NotChecked(Box<Failure>),
     /// Samples of the window cannot be read; the error names the file.
     #[error(transparent)]
     Read(Box<ReadError>),
@@ -108,7 +108,7 @@ impl Failure {
     /// The exit status of the program.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotASession(_) | Self::Arguments(_) => ExitCode::from(2),
+            Self::NotChecked(_) | Self::Arguments(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -127,10 +127,13 @@ impl Failure {
 
     /// Whether the reader of our output closed it, which is its right.
     pub(super) fn is_closed_pipe(&self) -> bool {
-        let (Self::Stdout(error) | Self::Output { source: error, .. }) = self else {
-            return false;
-        };
-        error.kind() == io::ErrorKind::BrokenPipe
+        match self {
+            Self::NotChecked(failure) => failure.is_closed_pipe(),
+            Self::Stdout(error) | Self::Output { source: error, .. } => {
+                error.kind() == io::ErrorKind::BrokenPipe
+            }
+            _ => false,
+        }
     }
 }
 

@@ -72,8 +72,10 @@ pub enum RecordError {
         offset: u64,
     },
     /// The times of the file's records are relative to an offset that stands in
-    /// metadata which cannot be read.
-    #[error("times of the records are unresolved: the channel's metadata cannot be read")]
+    /// metadata which cannot be read, or which contradict each other.
+    #[error(
+        "times of the records are unresolved: metadata cannot be read, or differ in the recording time offset"
+    )]
     UnresolvedTimes,
     /// The file holds fewer records than its header declares.
     #[error("file holds {found} records, its header declares {declared}")]

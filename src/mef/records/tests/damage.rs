@@ -407,6 +407,7 @@ fn a_body_beyond_the_limit_is_not_read() {
     let position = RecordPosition {
         file_offset: 1024,
         time_uutc: Some(START),
+        relative: true,
         kind: RecordType::NOTE,
         body_bytes: MAX_BODY_BYTES + 16,
     };
