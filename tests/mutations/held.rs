@@ -4,37 +4,34 @@
 use std::fs;
 
 use mef3_server::mef::red::Decoder;
-use mef3_server::mef::{Channel, Recording, Segment, time};
+use mef3_server::mef::{BlockError, Channel, Recording, Segment, time};
 
 use crate::common::patch::{HEADER, units};
 
 /// Length of an index entry.
 const ENTRY: usize = 56;
 
-/// All blocks of a channel that can be decoded.
+/// All blocks of a channel that can be decoded, by whoever has the password.
 pub struct Held {
     blocks: Vec<HeldBlock>,
 }
 
 struct HeldBlock {
     start_uutc: i64,
-    values: Vec<f64>,
+    samples: usize,
+    /// Empty where a password would be needed: the samples may be any.
+    values: Option<Vec<f64>>,
 }
 
 impl Held {
-    /// Nothing where blocks are encrypted, which only a reader with the password can
-    /// decode.
-    pub fn by(recording: &Recording, channel: &Channel, encrypted: bool) -> Option<Self> {
-        if encrypted {
-            return None;
-        }
+    pub fn by(recording: &Recording, channel: &Channel) -> Self {
         let mut held = Self { blocks: Vec::new() };
         for segment in &channel.segments {
             let data = recording.data_file(&channel.name, &segment.stem);
             let index = fs::read(data.with_extension("tidx")).unwrap_or_default();
             held.add(segment, &fs::read(data).unwrap_or_default(), &index);
         }
-        Some(held)
+        held
     }
 
     /// The blocks that follow each other, and those that the index has elsewhere.
@@ -51,17 +48,22 @@ impl Held {
         let offset = segment.recording_time_offset.unwrap_or(0);
         let mut decoder = Decoder::new();
         for (start, length) in places {
-            let end = start.saturating_add(length);
+            let Some(block) = data.get(start..start.saturating_add(length)) else {
+                continue;
+            };
             let mut counts = Vec::new();
-            let decoded = data
-                .get(start..end)
-                .and_then(|block| decoder.decode(block, &mut counts).ok());
-            let time = decoded.and_then(|facts| time::absolute(facts.stored_start_time, offset));
-            if let Some(start_uutc) = time {
-                let values = counts.iter().map(|&count| f64::from(count) * factor);
+            let values = match decoder.decode(block, &mut counts) {
+                Ok(_) => Some(counts.iter().map(|&count| f64::from(count) * factor)),
+                Err(BlockError::Encrypted { .. }) => None,
+                Err(_) => continue,
+            };
+            let samples = u32::from_le_bytes(block[32..36].try_into().unwrap());
+            let stored = i64::from_le_bytes(block[40..48].try_into().unwrap());
+            if let Some(start_uutc) = time::absolute(stored, offset) {
                 self.blocks.push(HeldBlock {
                     start_uutc,
-                    values: values.collect(),
+                    samples: samples as usize,
+                    values: values.map(Iterator::collect),
                 });
             }
         }
@@ -74,8 +76,11 @@ impl Held {
             let place = block.place(start_uutc, column, rate);
             (-1..=1).any(|shift| {
                 let sample = usize::try_from(place.saturating_add(shift)).ok();
-                let found = sample.and_then(|sample| block.values.get(sample));
-                found.is_some_and(|found| found.to_bits() == value.to_bits())
+                let sample = sample.filter(|&sample| sample < block.samples);
+                sample.is_some_and(|sample| match &block.values {
+                    Some(values) => values[sample].to_bits() == value.to_bits(),
+                    None => true,
+                })
             })
         })
     }
@@ -84,7 +89,7 @@ impl Held {
     pub fn covers(&self, start_uutc: i64, column: usize, rate: f64) -> bool {
         self.blocks.iter().any(|block| {
             let place = block.place(start_uutc, column, rate);
-            place >= 1 && place.saturating_add(1) < block.values.len() as i64
+            place >= 1 && place.saturating_add(1) < block.samples as i64
         })
     }
 }

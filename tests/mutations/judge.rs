@@ -114,7 +114,7 @@ impl Judge {
                 let request = ReadRequest::new(recording, truth.start_uutc, truth.end_uutc)
                     .channels([truth.channel.as_str()])
                     .on_damage(on_damage);
-                let answer = self.read(base, &request, recording, truth, mutation);
+                let answer = self.read(&request, recording, truth, mutation);
                 let answer = answer
                     .await
                     .and_then(|answer| healthy(truth, mutation, answer));
@@ -127,7 +127,6 @@ impl Judge {
 
     async fn read(
         &self,
-        base: &Base,
         request: &ReadRequest,
         recording: &mef3_server::Recording,
         truth: &Truth,
@@ -147,7 +146,7 @@ impl Judge {
         let info = recording.info();
         let position = info.channel_position(&truth.channel);
         let channel = position.map(|position| &info.channels[position]);
-        let written = channel.and_then(|channel| written(base, info, channel, mutation));
+        let written = channel.and_then(|channel| written(info, channel, mutation));
         let question = Question {
             truth,
             expected: &truth.mef3io,
@@ -172,7 +171,7 @@ fn in_files(base: &Base, mutation: Option<&Mutation>) -> Answer {
         ];
         for (rule, expected) in rules {
             let Some(expected) = expected else { continue };
-            let answer = channel(base, &recording, truth, rule, expected, mutation)
+            let answer = channel(&recording, truth, rule, expected, mutation)
                 .and_then(|answer| healthy(truth, mutation, answer));
             verdict = verdict.max(answer.map_err(|error| format!("{rule:?}: {error}"))?);
         }
@@ -203,27 +202,15 @@ fn healthy(truth: &Truth, mutation: Option<&Mutation>, answer: Verdict) -> Answe
 }
 
 /// What the files hold, where checksums vouch for it.
-fn written(
-    base: &Base,
-    recording: &Recording,
-    channel: &Channel,
-    mutation: Option<&Mutation>,
-) -> Option<Written> {
+fn written(recording: &Recording, channel: &Channel, mutation: Option<&Mutation>) -> Option<Held> {
     let mutation = mutation?;
     // Nobody can tell that there was another segment.
     let vouched = mutation.kind.repaired() || mutation.no_segment;
-    if !vouched || mutation.spares(&channel.name) {
-        return None;
-    }
-    let encrypted = base.name == "encrypted_blocks" && channel.name != "plain";
-    Some(match Held::by(recording, channel, encrypted) {
-        Some(held) => Written::Held(held),
-        None => Written::Unknown,
-    })
+    let touched = vouched && !mutation.spares(&channel.name);
+    touched.then(|| Held::by(recording, channel))
 }
 
 fn channel(
-    base: &Base,
     recording: &Recording,
     truth: &Truth,
     rule: Rule,
@@ -250,7 +237,7 @@ fn channel(
     let Ok(grid) = Grid::new(rule, start, end, channel.sampling_frequency) else {
         return Ok(Verdict::Refused);
     };
-    let written = written(base, recording, channel, mutation);
+    let written = written(recording, channel, mutation);
     if grid.columns() != expected.len() as u64 && written.is_none() {
         return Err(format!("{} columns", grid.columns()));
     }
@@ -293,14 +280,7 @@ struct Question<'a> {
     expected: &'a [f64],
     grid: Grid,
     /// What else than the truth may be read; nothing else, where it is empty.
-    written: Option<Written>,
-}
-
-/// Content that checksums vouch for.
-enum Written {
-    Held(Held),
-    /// It cannot be known.
-    Unknown,
+    written: Option<Held>,
 }
 
 impl Question<'_> {
@@ -348,10 +328,8 @@ impl Question<'_> {
 
     /// Whether the files hold what was read, or, where nothing was, nothing.
     fn is_written(&self, column: usize, value: f64) -> bool {
-        let held = match &self.written {
-            None => return false,
-            Some(Written::Unknown) => return true,
-            Some(Written::Held(held)) => held,
+        let Some(held) = &self.written else {
+            return false;
         };
         let (start, rate) = (self.grid.start_uutc(), self.grid.sampling_frequency());
         if !value.is_nan() {
@@ -469,7 +447,7 @@ fn the_judge_sees_what_no_file_holds() {
         truth,
         expected: &truth.mef3io,
         grid,
-        written: Held::by(&recording, channel, false).map(Written::Held),
+        written: Some(Held::by(&recording, channel)),
     };
     assert_eq!(question.compare(&truth.mef3io, &[]), Ok(Verdict::Equal));
     for wrong in [1e9, f64::NAN] {
