@@ -69,6 +69,13 @@ pub(super) enum Failure {
     /// Not everything in the session is as it should be.
     #[error("{}: damaged: {what}", session.display())]
     Damaged { session: PathBuf, what: String },
+    /// The window is written, with gaps where there is damage.
+    #[error("{}: channel {channel}: masked: {what}", session.display())]
+    Masked {
+        session: PathBuf,
+        channel: String,
+        what: String,
+    },
     /// Raw numbers would garble a terminal.
     #[error("raw numbers are not for a terminal: use --output FILE, a pipe, or --format csv")]
     BinaryToTerminal,
@@ -109,6 +116,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::NotChecked(_) | Self::Arguments(_) => ExitCode::from(2),
+            Self::Masked { .. } => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
     }
