@@ -26,9 +26,9 @@ pub enum RecordError {
         /// Over the bytes.
         computed: u32,
     },
-    /// The record has no CRC and stands behind a damaged one, so that nothing
-    /// shows that a record begins here at all.
-    #[error("record behind a damaged one has no CRC")]
+    /// The record has no CRC, and stands behind a damaged one or where the index has
+    /// another: nothing shows that it is one.
+    #[error("record has no CRC, and nothing else vouches for it")]
     Unverified,
     /// The file ends within the record's header.
     #[error("file ends {have} bytes into the record's header")]

@@ -184,7 +184,9 @@ impl Scanner<'_> {
                 }
                 Met::Damaged { error, next } => (error, next),
                 Met::Record(record) => {
-                    if in_step || record.verified || self.index.has(offset, record.kind) {
+                    // Where the index has another record, somebody must vouch for it.
+                    let undisputed = in_step && !self.index.begins_at(offset);
+                    if record.verified || undisputed || self.index.has(offset, record.kind) {
                         in_step = true;
                         self.keep(offset, &record);
                         offset = record.next;
