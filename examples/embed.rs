@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use mef3_server::mef::synth::Synth;
 use mef3_server::mef::{ChannelOptions, SessionOptions, SessionWriter, WriteError};
-use mef3_server::{Engine, ReadRequest};
+use mef3_server::{BlockItem, Engine, ReadRequest};
 
 /// Not `#[tokio::main]` on `main` itself: a worker is this same program, and
 /// whatever comes before `worker::init` happens in every worker, too.
@@ -62,7 +62,10 @@ async fn read() -> Result<(), Box<dyn Error>> {
     // The same ten seconds as the blocks that were stored, in counts.
     let mut blocks = engine.read_blocks(&request)?;
     while let Some(block) = blocks.next().await {
-        let block = block?;
+        // Unreadable segments come only where the request masks damage.
+        let BlockItem::Block(block) = block? else {
+            continue;
+        };
         match block.counts() {
             Ok(counts) => println!("block at {}: {} counts", block.start_uutc, counts.len()),
             Err(damage) => println!("block at {}: {}", block.start_uutc, damage.error),

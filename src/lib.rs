@@ -67,8 +67,8 @@ pub use actors::prefetcher::PrefetchStatistics;
 pub use actors::slot::{WorkerState, WorkerStatus};
 pub use actors::supervisor::SupervisorStatistics;
 pub use engine::{
-    Block, BlockStream, Engine, EngineBuilder, Follow, Masked, ReadRequest, Recording, StartError,
-    Statistics, Window, WindowStream,
+    Block, BlockItem, BlockStream, Engine, EngineBuilder, Follow, Masked, ReadRequest, Recording,
+    StartError, Statistics, Window, WindowStream,
 };
 pub use error::Error;
 pub use worker::page::Revision;

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::corpus::{copy_folder, folder, sessions};
-use mef3_server::mef::{Finding, OpenOptions, Password, check_session};
+use common::forge::{Forged, START, passwords};
+use mef3_server::mef::{
+    Finding, NewRecord, OpenOptions, Password, Problem, SessionOptions, check_session,
+};
 use serde_json::Value;
 
 fn findings(path: &Path, password: Option<&str>, deep: bool) -> Vec<Finding> {
@@ -126,10 +129,131 @@ fn the_exit_status_says_what_was_found() {
         problem.starts_with("block 2: CRC mismatch") && finding["offset"].is_u64()
     }));
 
-    for path in ["Cargo.toml", "no-such.mefd"] {
+    for path in ["Cargo.toml", "no-such.mefd", "Cargo.toml/within.mefd"] {
         let output = check(Path::new(path), &[]);
         assert_eq!(output.status.code(), Some(2), "{path}");
     }
     let locked = folder().join("encrypted_mef3io.mefd");
     assert_eq!(check(&locked, &[]).status.code(), Some(2));
+    let no_password = check(&healthy, &["--password-file", "no-such-file"]);
+    assert_eq!(no_password.status.code(), Some(2));
+}
+
+fn problems(forged: &Forged, deep: bool) -> Vec<Problem> {
+    let findings = forged.findings(deep).into_iter();
+    findings.map(|finding| finding.problem).collect()
+}
+
+fn count(what: &'static str, declared: i64, found: i64) -> Problem {
+    Problem::Count {
+        what,
+        declared,
+        found,
+    }
+}
+
+#[test]
+fn a_video_is_held_against_its_metadata_and_clips() {
+    let forged = Forged::copy("video_pymef", "cam");
+    let video = forged.file("vmet").with_extension("mp4");
+    let bytes: Vec<u8> = (0..90_000_u32).map(|n| n as u8).collect();
+    fs::write(&video, &bytes).unwrap();
+    forged.settle();
+    let stored = mef3_server::mef::crc::crc32(&bytes);
+    forged.put("vmet", 6832, stored.to_le_bytes());
+    assert_eq!(forged.findings(true), []);
+
+    forged.put("vmet", 6832, 7_u32.to_le_bytes());
+    assert_eq!(problems(&forged, false), []);
+    let found = forged.findings(true);
+    let crc = Problem::Crc {
+        part: "video file",
+        stored: 7,
+        computed: stored,
+    };
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].file, &found[0].problem), (&video, &crc));
+    // It was not computed.
+    forged.put("vmet", 6832, 0_u32.to_le_bytes());
+    assert_eq!(problems(&forged, true), []);
+
+    forged.put("vmet", 6688, 5_i64.to_le_bytes());
+    assert_eq!(problems(&forged, false), [count("clips", 5, 2)]);
+    forged.put("vmet", 6688, (-1_i64).to_le_bytes());
+    assert_eq!(problems(&forged, false), []);
+
+    forged.put("vidx", 32, 3_i64.to_le_bytes());
+    assert_eq!(problems(&forged, false), [count("entries", 3, 2)]);
+    forged.put("vidx", 32, 2_i64.to_le_bytes());
+    forged.patch("vidx", |bytes| bytes.extend([0; 9]));
+    assert_eq!(problems(&forged, false), [Problem::Trailing(9)]);
+    forged.patch("vidx", |bytes| bytes.truncate(1024 + 128));
+
+    fs::write(&video, &bytes[..89_999]).unwrap();
+    forged.settle();
+    assert_eq!(problems(&forged, false), [Problem::Clip(1)]);
+}
+
+#[test]
+fn a_record_index_has_what_it_declares() {
+    let notes = [NewRecord::note(START, "one"), NewRecord::note(START, "two")];
+    let forged = Forged::new().with_records(&notes);
+    assert_eq!(problems(&forged, false), []);
+    forged.put("ridx", 32, 3_i64.to_le_bytes());
+    assert_eq!(problems(&forged, false), [count("entries", 3, 2)]);
+    forged.put("ridx", 32, (-1_i64).to_le_bytes());
+    assert_eq!(problems(&forged, false), []);
+}
+
+#[test]
+fn findings_about_records_beyond_those_listed_are_counted() {
+    let notes: Vec<_> = (0..1200).map(|n| NewRecord::note(START + n, "n")).collect();
+    let forged = Forged::new().with_records(&notes);
+    forged.spoil("rdat", |bytes| {
+        for record in bytes[1024..].chunks_mut(40) {
+            record[24] ^= 1;
+        }
+    });
+    let further = problems(&forged, false).into_iter().filter_map(|problem| {
+        let Problem::FurtherRecords(further) = problem else {
+            return None;
+        };
+        Some(further)
+    });
+    assert_eq!(further.collect::<Vec<_>>(), [200]);
+}
+
+/// Headers that the legacy writer has appended to have absolute times among masked
+/// ones (format section 15, row 3).
+#[test]
+fn times_of_both_kinds_are_compared_under_the_offset() {
+    const OFFSET: i64 = START - 1_000_000_000;
+    let end = START + 2_000_000;
+    let masked = Forged::with(SessionOptions {
+        recording_time_offset: Some(OFFSET),
+        ..SessionOptions::default()
+    });
+    let locked = Forged::with(SessionOptions {
+        recording_time_offset: Some(OFFSET),
+        passwords: Some(passwords()),
+        ..SessionOptions::default()
+    });
+    for forged in [&masked, &locked] {
+        for file in ["tdat", "tidx"] {
+            forged.put(file, 16, START.to_le_bytes());
+            forged.put(file, 24, (OFFSET - end).to_le_bytes());
+        }
+    }
+    assert_eq!(masked.findings(true), []);
+    for password in ["first", "second"] {
+        assert_eq!(
+            findings(&locked.path, Some(password), true),
+            [],
+            "{password}"
+        );
+    }
+    // One that does end before it starts.
+    masked.put("tdat", 16, (end + 20_000).to_le_bytes());
+    let wrong = Problem::Time("starts after it ends");
+    assert!(problems(&masked, false).contains(&wrong));
 }

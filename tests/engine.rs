@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use common::corpus::{self, Session, Window};
 use mef3_server::mef::{MefError, OpenOptions, Password, Rule, SampleValue};
-use mef3_server::{Engine, Error, ReadRequest, Recording};
+use mef3_server::{BlockItem, Engine, Error, ReadRequest, Recording};
 
 procspawn::enable_test_support!();
 
@@ -160,7 +160,9 @@ async fn blocks_come_whole_and_once() {
             let mut blocks = engine.read_blocks(&request).unwrap();
             let mut found = Vec::new();
             while let Some(block) = blocks.next().await {
-                let block = block.unwrap();
+                let BlockItem::Block(block) = block.unwrap() else {
+                    panic!("{}: an unreadable segment", session.name);
+                };
                 found.push((block.start_uutc, block.counts().unwrap().len() as u64));
             }
             assert_eq!(found, expected, "{}, {}", session.name, channel.name);

@@ -1,5 +1,6 @@
 //! `mef3-server generate`: what it is asked for is what stands in the files.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -10,6 +11,10 @@ use mef3_server::mef::{
 use tempfile::TempDir;
 
 const START: i64 = 1_600_000_000_000_000;
+/// The header of a file, and its identifiers.
+const HEADER: usize = 1024;
+const LEVEL_UUID: Range<usize> = 820..836;
+const FILE_UUID: Range<usize> = 836..852;
 
 struct Session {
     _folder: TempDir,
@@ -123,20 +128,33 @@ fn block_lengths() {
     }
 }
 
+/// A data file of a session that was made with further arguments.
+fn data_file(arguments: &str) -> Vec<u8> {
+    let session = Session::new();
+    session.generate(&format!(
+        "--channels 3 --rate 250 --seconds 30 --gaps 2 --start {START} {arguments}"
+    ));
+    let file = "ch2.timd/ch2-000000.segd/ch2-000000.tdat";
+    std::fs::read(session.path.join(file)).unwrap()
+}
+
 /// The number of threads changes nothing.
 #[test]
-fn a_seed_fixes_every_sample() {
-    let content = |arguments: &str| {
-        let session = Session::new();
-        session.generate(&format!(
-            "--channels 3 --rate 250 --seconds 30 --gaps 2 --start {START} {arguments}"
-        ));
-        let file = "ch2.timd/ch2-000000.segd/ch2-000000.tdat";
-        std::fs::read(session.path.join(file)).unwrap()
-    };
-    let one = content("--threads 1");
-    assert!(content("--threads 3") == one);
-    assert!(content("--seed 1") != one);
+fn a_seed_fixes_every_byte() {
+    let one = data_file("--seed 7 --threads 1");
+    assert!(data_file("--seed 7 --threads 3") == one);
+    assert!(data_file("--seed 1")[HEADER..] != one[HEADER..]);
+}
+
+/// Two sessions of the same identifiers would pass for one (format section 3).
+#[test]
+fn without_a_seed_only_the_identifiers_are_random() {
+    let (one, other) = (data_file(""), data_file(""));
+    assert!(one[HEADER..] == other[HEADER..]);
+    assert!(one[HEADER..] == data_file("--seed 0")[HEADER..]);
+    for uuid in [LEVEL_UUID, FILE_UUID] {
+        assert_ne!(one[uuid.clone()], other[uuid]);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::corpus::{Session, Window, folder};
 use common::peers_python;
+use common::process::children;
 use common::server::Server;
 use common::wire::Client;
 use mef3_server::config::OnDamage;
@@ -188,40 +189,86 @@ async fn through_the_engine() {
     engine.shutdown().await;
 }
 
+/// Runs a command of the program on a case, within the limits, and gives its exit
+/// status, output and complaint.
+fn run(case: &Case, command: &str, arguments: &[String]) -> (i32, Vec<u8>, String) {
+    let begun = Instant::now();
+    // With an address space that a careless allocation does not fit in.
+    let output = Command::new("sh")
+        .args(["-c", r#"ulimit -v 400000 && exec "$0" "$@""#])
+        .arg(env!("CARGO_BIN_EXE_mef3-server"))
+        .arg(command)
+        .arg(&case.path)
+        .args(arguments)
+        .env_remove("MEF3_PASSWORD")
+        .envs(case.password.as_ref().map(|text| ("MEF3_PASSWORD", text)))
+        .output()
+        .unwrap();
+    let what = format!("{}: {command} {arguments:?}", case.name);
+    assert!(begun.elapsed() < TIME_LIMIT, "{what}");
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    // A signal leaves no status.
+    let status = output.status.code();
+    let status = status.unwrap_or_else(|| panic!("{what}: {complaint}"));
+    (status, output.stdout, complaint)
+}
+
 #[test]
 fn through_the_command_line() {
     let (_copies, cases) = cases();
     for case in &cases {
         for channel in case.channels.keys() {
             let window = case.full_window(channel);
-            let begun = Instant::now();
-            // With an address space that a careless allocation does not fit in.
-            let output = Command::new("sh")
-                .args(["-c", r#"ulimit -v 400000 && exec "$0" "$@""#])
-                .arg(env!("CARGO_BIN_EXE_mef3-server"))
-                .arg("read")
-                .arg(&case.path)
-                .args(["--channel", channel, "--format", "f64"])
-                .arg(format!("--start={}", window.start_uutc))
-                .arg(format!("--end={}", window.end_uutc))
-                .env_remove("MEF3_PASSWORD")
-                .envs(case.password.as_ref().map(|text| ("MEF3_PASSWORD", text)))
-                .output()
-                .unwrap();
-            assert!(begun.elapsed() < TIME_LIMIT, "{}", case.name);
-            let error = String::from_utf8(output.stderr).unwrap();
-            let answer = match output.status.code() {
-                Some(0) => {
-                    let (numbers, _) = output.stdout.as_chunks::<8>();
+            let arguments = [
+                format!("--channel={channel}"),
+                "--format=f64".into(),
+                format!("--start={}", window.start_uutc),
+                format!("--end={}", window.end_uutc),
+            ];
+            let (status, output, complaint) = run(case, "read", &arguments);
+            let answer = match status {
+                0 => {
+                    let (numbers, _) = output.as_chunks::<8>();
                     Ok(numbers
                         .iter()
                         .map(|&bytes| f64::from_le_bytes(bytes))
                         .collect())
                 }
-                Some(1) => Err(error.trim_end().to_owned()),
-                status => panic!("{}: exit status {status:?}: {error}", case.name),
+                1 => Err(complaint.trim_end().to_owned()),
+                _ => panic!("{}: exit status {status}: {complaint}", case.name),
             };
             case.judge(channel, &answer, false);
+        }
+    }
+}
+
+#[test]
+fn through_the_commands_that_look_at_all_of_it() {
+    let (_copies, cases) = cases();
+    for case in &cases {
+        let damaged = case.channels.values().any(|word| word == "error");
+        for (command, flags) in [
+            ("info", &[][..]),
+            ("info", &["--deep"]),
+            ("info", &["--deep", "--json"]),
+            ("check", &[]),
+            ("check", &["--deep"]),
+        ] {
+            let flags: Vec<String> = flags.iter().map(|&flag| flag.into()).collect();
+            let (status, _, complaint) = run(case, command, &flags);
+            let what = format!("{}: {command} {flags:?}: {status}, {complaint}", case.name);
+            assert!(complaint.lines().count() <= 1, "{what}");
+            assert_eq!(status == 0, complaint.is_empty(), "{what}");
+            match status {
+                0 => {
+                    // Without --deep, nobody looks at blocks.
+                    let all = flags.iter().any(|flag| flag == "--deep");
+                    assert!(case.opens && !(damaged && all), "{what}");
+                }
+                1 => {}
+                2 => assert!(command == "check" && !case.opens, "{what}"),
+                _ => panic!("{what}"),
+            }
         }
     }
 }
@@ -231,13 +278,21 @@ async fn through_grpc() {
     let (_copies, cases) = cases();
     let mut servers: BTreeMap<Option<String>, Server> = BTreeMap::new();
     for case in &cases {
-        let server = servers.entry(case.password.clone()).or_insert_with(|| {
-            Server::start_with(|serve| {
+        if !servers.contains_key(&case.password) {
+            let server = Server::start_with(|serve| {
                 serve.args(["--workers", "1"]);
                 serve.envs(case.password.as_ref().map(|text| ("MEF3_PASSWORD", text)));
-            })
-        });
-        let mut client = match Client::try_open(server, &case.path).await {
+            });
+            // The first answer waits for the worker.
+            let _ = Client::try_open(&server, &case.base.path).await;
+            servers.insert(case.password.clone(), server);
+        }
+        let server = &servers[&case.password];
+        let begun = Instant::now();
+        let client = Client::try_open(server, &case.path).await;
+        let opened_in = begun.elapsed();
+        assert!(opened_in < TIME_LIMIT, "{}", case.name);
+        let mut client = match client {
             Ok(client) => client,
             Err(error) => {
                 assert!(!case.opens, "{}: {error}", case.name);
@@ -251,7 +306,7 @@ async fn through_grpc() {
             let begun = Instant::now();
             let span = (window.start_uutc, window.end_uutc);
             let answer = client.range(std::slice::from_ref(channel), span).await;
-            assert!(begun.elapsed() < TIME_LIMIT, "{}", case.name);
+            assert!(opened_in + begun.elapsed() < TIME_LIMIT, "{}", case.name);
             // This call answers in 32-bit floats.
             let exact = |(found, truth): (&f32, &f64)| match *found == *truth as f32 {
                 true => *truth,
@@ -266,6 +321,16 @@ async fn through_grpc() {
     }
     for server in servers.values() {
         assert!(peak_memory_kib(server.pid()) < MEMORY_LIMIT_KIB);
+        // Workers are where files are parsed; one that was replaced took its peak
+        // with it.
+        let log = server.log();
+        assert_eq!(log.matches("worker is up").count(), 1, "{log}");
+        let workers = children(server.pid());
+        assert_eq!(workers.len(), 1, "{workers:?}");
+        for worker in workers {
+            let peak = peak_memory_kib(worker.pid);
+            assert!(peak < MEMORY_LIMIT_KIB, "worker: {peak} KiB");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ const RATE: f64 = 256.0;
 /// A sample must be visible so long after its writer is told that it is written.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(2);
 
-/// The sample of a number since the start; tests/python/append_mef3io.py has the
+/// The sample of a number since the start; tests/python/append_live.py has the
 /// same.
 fn signal(number: u64) -> i32 {
     (number * 7919 % 20011) as i32 - 10005

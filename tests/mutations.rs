@@ -10,6 +10,8 @@
 #[path = "mutations/base.rs"]
 mod base;
 mod common;
+#[path = "mutations/held.rs"]
+mod held;
 #[path = "mutations/judge.rs"]
 mod judge;
 #[path = "mutations/mutate.rs"]

@@ -2,14 +2,17 @@
 
 mod common;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use common::corpus::{self, Session};
-use mef3_server::Engine;
+use common::forge::{Forged, START, passwords};
 use mef3_server::mef::{
-    ChannelOptions, NewRecord, OpenOptions, Password, RecordBody, RecordPage, RecordQuery,
-    RecordType, SessionOptions, SessionWriter, open_session,
+    ChannelOptions, MefError, NewRecord, OpenOptions, Password, RecordBody, RecordError,
+    RecordPage, RecordQuery, RecordType, SessionOptions, SessionWriter, open_session,
 };
+use mef3_server::{Engine, Error};
 use serde_json::{Value, json};
 
 procspawn::enable_test_support!();
@@ -107,12 +110,15 @@ fn filters_and_pages_choose_of_them() {
         ..RecordQuery::default()
     };
     let mut pieced = Vec::new();
-    while pieced.len() < whole.records.len() {
-        query.skip = pieced.len() as u64;
+    loop {
         let page = read(&session, None, &query);
         assert_eq!(page.total, whole.total);
         assert!((1..=3).contains(&page.records.len()));
         pieced.extend(page.records);
+        match page.next {
+            Some(next) => query.skip = next,
+            None => break,
+        }
     }
     assert_eq!(pieced, whole.records);
 
@@ -210,12 +216,197 @@ fn the_command_line_lists_them() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["records"].as_array().unwrap().len(), 1);
     assert_eq!(report["records"][0]["type"], "Seiz");
+    assert_eq!(report["next"], 1);
     assert!(report["total"].as_u64().unwrap() > 1);
     let output = info(&["--limit", "2"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("Note  session  a nöte"), "{text}");
     assert!(text.contains("more: --skip 2"), "{text}");
     assert_eq!(info(&["--type", "toolong"]).status.code(), Some(2));
+}
+
+/// Copies the pair of record files of `bad` to those of a segment.
+fn give_records(forged: &Forged, folder: &str, stem: &str) {
+    for extension in ["rdat", "ridx"] {
+        let from = forged.path.join(format!("bad.timd/bad.{extension}"));
+        let to = forged.path.join(format!("{folder}/{stem}.{extension}"));
+        fs::copy(from, to).unwrap();
+    }
+    forged.settle();
+}
+
+fn note_in_bad(forged: &Forged) {
+    let mut session = SessionWriter::open(&forged.path, &OpenOptions::default()).unwrap();
+    let mut records = session.channel_records("bad").unwrap();
+    records.append(&[NewRecord::note(START, "here")]).unwrap();
+}
+
+/// Where a record is, and its time.
+fn placed(page: &RecordPage) -> Vec<(Option<&str>, i64)> {
+    let records = page.records.iter();
+    let placed = records.map(|placed| {
+        let time = placed.record.time_uutc.unwrap();
+        (placed.segment.as_deref(), time)
+    });
+    placed.collect()
+}
+
+fn unresolved(page: &RecordPage) -> Vec<&Path> {
+    let unresolved = page.damaged.iter().map(|damaged| {
+        assert_eq!(damaged.error, RecordError::UnresolvedTimes);
+        damaged.file.as_path()
+    });
+    unresolved.collect()
+}
+
+#[test]
+fn records_of_a_segment_go_by_its_own_offset() {
+    const OFFSET: i64 = 3_600_000_000;
+    let forged = Forged::of_two_segments().with_records(&[NewRecord::note(START, "all")]);
+    note_in_bad(&forged);
+    for stem in ["bad-000000", "bad-000001"] {
+        give_records(&forged, &format!("bad.timd/{stem}.segd"), stem);
+    }
+    let same = forged.records(None);
+    assert_eq!((same.damaged.len(), same.times_unresolved), (0, 0));
+
+    forged.put("tmet", 13312, OFFSET.to_le_bytes());
+    let page = forged.records(None);
+    let (first, second) = (Some("bad-000000"), Some("bad-000001"));
+    let expected = [
+        (None, START),
+        (None, START),
+        (first, START),
+        (second, START + OFFSET),
+    ];
+    assert_eq!(placed(&page), expected);
+    // The channel's and the session's own go by none.
+    let files = ["forged.rdat", "bad.timd/bad.rdat"].map(|file| forged.path.join(file));
+    assert_eq!(
+        unresolved(&page),
+        files.each_ref().map(|file| file.as_path())
+    );
+    assert_eq!(page.times_unresolved, 2);
+    let marked = page.records.iter().map(|placed| placed.time_unresolved);
+    assert_eq!(marked.collect::<Vec<_>>(), [true, true, false, false]);
+
+    // Without its data the segment cannot be read, but its metadata can.
+    fs::remove_file(forged.file("tdat")).unwrap();
+    let page = forged.records(None);
+    assert!(placed(&page).contains(&(second, START + OFFSET)));
+    // All that can be read agree.
+    assert_eq!(unresolved(&page), [] as [&Path; 0]);
+    fs::remove_file(forged.file("tmet")).unwrap();
+    let page = forged.records(None);
+    let segment = "bad.timd/bad-000001.segd/bad-000001.rdat";
+    assert_eq!(unresolved(&page), [forged.path.join(segment)]);
+}
+
+#[test]
+fn records_beside_a_video_go_by_its_metadata() {
+    const OFFSET: i64 = 7_200_000_000;
+    let video = Forged::copy("video_pymef", "cam");
+    let forged = Forged::new();
+    note_in_bad(&forged);
+    let segment = "cam.vidd/cam-000000.segd";
+    for (folder, stem) in [(segment, "cam-000000"), ("cam.vidd", "cam")] {
+        for extension in ["rdat", "ridx"] {
+            let from = forged.path.join(format!("bad.timd/bad.{extension}"));
+            let to = video.path.join(format!("{folder}/{stem}.{extension}"));
+            fs::copy(from, to).unwrap();
+        }
+    }
+    video.settle();
+    video.put("vmet", 13312, OFFSET.to_le_bytes());
+    let page = video.records(None);
+    assert_eq!(page.damaged, []);
+    let late = START + OFFSET;
+    assert_eq!(placed(&page), [(None, late), (Some("cam-000000"), late)]);
+}
+
+#[test]
+fn times_under_a_locked_offset_are_marked() {
+    const OFFSET: i64 = START - 1_000_000_000;
+    let forged = Forged::with(SessionOptions {
+        passwords: Some(passwords()),
+        recording_time_offset: Some(OFFSET),
+        ..SessionOptions::default()
+    });
+    let options = common::forge::options(Some("second"));
+    let mut session = SessionWriter::open(&forged.path, &options).unwrap();
+    let mut records = session.records().unwrap();
+    records.append(&[NewRecord::note(START, "secret")]).unwrap();
+    drop(records);
+    forged.settle();
+
+    let full = forged.records(Some("second"));
+    assert_eq!(full.times_unresolved, 0);
+    assert_eq!(full.records[0].record.time_uutc, Some(START));
+    assert!(!full.records[0].time_unresolved);
+
+    let locked = forged.records(Some("first"));
+    assert_eq!(locked.damaged, []);
+    assert_eq!(locked.times_unresolved, 1);
+    assert_eq!(locked.records[0].record.time_uutc, Some(START - OFFSET));
+    assert!(locked.records[0].time_unresolved);
+
+    let output = forged.info(&["--records"], Some("first"));
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("1970-01-01T00:16:40"), "{text}");
+    assert!(text.contains("Z?  Note  session"), "{text}");
+    assert!(text.contains("1 record has a time (marked ?)"), "{text}");
+    let output = forged.info(&["--records", "--json"], Some("first"));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["times_unresolved"], 1);
+    assert_eq!(report["records"][0]["time_unresolved"], true);
+}
+
+#[test]
+fn an_unknown_channel_is_refused() {
+    let session = Session::load(&corpus::folder(), "records_pymef");
+    let query = RecordQuery {
+        channels: vec!["r1".into(), "typo".into()],
+        ..all()
+    };
+    let recording = open_session(&session.path, &OpenOptions::default()).unwrap();
+    let refused = MefError::UnknownChannel {
+        session: session.path.clone(),
+        channel: "typo".into(),
+        known: ["r1", "r2"].map(str::to_owned).into(),
+    };
+    assert_eq!(recording.records(&query), Err(refused));
+
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mef3-server"));
+        let path = session.path.as_os_str();
+        command.arg(arguments[0]).arg(path).args(&arguments[1..]);
+        command.output().unwrap()
+    };
+    let by_info = run(&["info", "--records", "--channel", "typo"]);
+    let by_read = run(&["read", "--channel", "typo", "--format", "csv"]);
+    assert_eq!(by_info.status.code(), by_read.status.code());
+    let text = String::from_utf8(by_info.stderr).unwrap();
+    assert_eq!(text, String::from_utf8(by_read.stderr).unwrap());
+    assert!(by_info.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn the_engine_refuses_an_unknown_channel() {
+    mef3_server::worker::init();
+    let engine = Engine::builder().workers(1).start().unwrap();
+    let path = corpus::folder().join("records_pymef.mefd");
+    let recording = engine.open(&path).await.unwrap();
+    let query = RecordQuery {
+        channels: vec!["typo".into()],
+        ..all()
+    };
+    let refused = engine.records(&recording, &query).await;
+    assert!(
+        matches!(&refused, Err(Error::Mef(MefError::UnknownChannel { channel, .. })) if **channel == *"typo"),
+        "{refused:?}"
+    );
+    engine.shutdown().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use mef3_server::mef::{Checked, Finding, MefError, check_session};
+use mef3_server::mef::{Checked, Finding, check_session};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -17,7 +17,8 @@ against the blocks, counts and times, and records. What known writers do otherwi
 than the format asks, without harm, is no finding.
 
 The exit status is 0 where nothing was found, 1 where something was, and 2 where
-the path is no session, or nothing can be read without the right password.
+the session cannot be checked: the path is none or cannot be read, nothing can be
+read without the right password, or the password file cannot be read.
 
 Examples:
   mef3-server check night.mefd
@@ -32,7 +33,7 @@ pub(super) struct Arguments {
     /// Write JSON
     #[arg(long)]
     json: bool,
-    /// Decode every block, too
+    /// Decode every block, and read videos for their checksums, too
     #[arg(long)]
     deep: bool,
     #[command(flatten)]
@@ -68,15 +69,25 @@ impl Entry {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // Status 1 is for findings, and for nothing else.
+    let found = check(arguments).map_err(|failure| Failure::NotChecked(Box::new(failure)))?;
+    match found {
+        0 => Ok(()),
+        found => Err(Failure::Damaged {
+            session: arguments.path.clone(),
+            what: counted(found, "finding", "findings"),
+        }),
+    }
+}
+
+/// Checks the session and writes the findings; gives their number.
+fn check(arguments: &Arguments) -> Result<usize, Failure> {
     let options = arguments.password.open_options()?;
     let mut findings = Vec::new();
     let checked = check_session(&arguments.path, &options, arguments.deep, &mut |finding| {
         findings.push(Entry::new(&finding));
     });
-    let checked = checked.map_err(|error| match error {
-        MefError::Io { .. } => Failure::Mef(error),
-        other => Failure::NotASession(other),
-    })?;
+    let checked = checked?;
     let report = Report { checked, findings };
     let mut output = Output::stdout();
     output.write_with(|writer| {
@@ -100,11 +111,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         writeln!(writer, "{files}, {blocks}, {records} checked")
     })?;
     output.finish()?;
-    match report.findings.len() {
-        0 => Ok(()),
-        found => Err(Failure::Damaged {
-            session: arguments.path.clone(),
-            what: counted(found, "finding", "findings"),
-        }),
-    }
+    Ok(report.findings.len())
 }

@@ -20,9 +20,9 @@ pub(super) enum Failure {
     /// The session, or a file of it, cannot be read.
     #[error(transparent)]
     Mef(#[from] MefError),
-    /// What `check` was given is no session that can be read.
+    /// What `check` was given cannot be checked, or the outcome not be told.
     #[error(transparent)]
-    NotASession(MefError),
+    NotChecked(Box<Failure>),
     /// Samples of the window cannot be read; the error names the file.
     #[error(transparent)]
     Read(Box<ReadError>),
@@ -69,6 +69,13 @@ pub(super) enum Failure {
     /// Not everything in the session is as it should be.
     #[error("{}: damaged: {what}", session.display())]
     Damaged { session: PathBuf, what: String },
+    /// The window is written, with gaps where there is damage.
+    #[error("{}: channel {channel}: masked: {what}", session.display())]
+    Masked {
+        session: PathBuf,
+        channel: String,
+        what: String,
+    },
     /// Raw numbers would garble a terminal.
     #[error("raw numbers are not for a terminal: use --output FILE, a pipe, or --format csv")]
     BinaryToTerminal,
@@ -108,7 +115,8 @@ impl Failure {
     /// The exit status of the program.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotASession(_) | Self::Arguments(_) => ExitCode::from(2),
+            Self::NotChecked(_) | Self::Arguments(_) => ExitCode::from(2),
+            Self::Masked { .. } => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
     }
@@ -127,10 +135,13 @@ impl Failure {
 
     /// Whether the reader of our output closed it, which is its right.
     pub(super) fn is_closed_pipe(&self) -> bool {
-        let (Self::Stdout(error) | Self::Output { source: error, .. }) = self else {
-            return false;
-        };
-        error.kind() == io::ErrorKind::BrokenPipe
+        match self {
+            Self::NotChecked(failure) => failure.is_closed_pipe(),
+            Self::Stdout(error) | Self::Output { source: error, .. } => {
+                error.kind() == io::ErrorKind::BrokenPipe
+            }
+            _ => false,
+        }
     }
 }
 

@@ -1,15 +1,21 @@
 //! `read`: a window of one channel, as text or as raw numbers.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use mef3_server::mef::{Channel, ChannelReader, Grid, Recording, Rule, SampleValue, open_session};
+use mef3_server::config::OnDamage;
+use mef3_server::mef::{
+    Channel, ChannelReader, DamagedBlock, Grid, Recording, Rule, SampleValue, duration_us,
+    open_session,
+};
 
 use super::complain;
 use super::failure::Failure;
 use super::output::Output;
 use super::password::PasswordArguments;
+use super::units::counted;
 
 /// Columns that are read and written at a time: 8 MiB of f64, however long the
 /// window is.
@@ -18,8 +24,14 @@ const CHUNK_COLUMNS: u64 = 1 << 20;
 const DETAILS: &str = "\
 Samples stand on a regular grid: column i of N has the time start + i / rate, and
 a column where nothing was recorded is NaN (csv: an empty value, i32: -2147483648).
-A block that cannot be read ends the command with exit status 1: damage never
-passes for a gap. An index that ends in a torn entry is warned of.
+A block or segment that cannot be read ends the command with exit status 1: damage
+never passes for a gap. With --on-damage mask it leaves one, and a line on standard
+error says what is masked: channel, segment, block, file offset, times in uUTC and
+the reason. What no single block or segment is to blame for still ends the command.
+A data file that ends in a torn block is warned of.
+
+The exit status is 0 where the whole window is written, 1 where it is not, 2 where
+the arguments are wrong, and 3 where all is written but what was masked.
 
 Examples:
   The whole channel as time,value lines:
@@ -27,6 +39,9 @@ Examples:
   Ten seconds as little-endian numbers, for numpy.fromfile(..., '<f8'):
     mef3-server read night.mefd --channel Fp1 --format f64 --output fp1.f64 \\
         --start 1600000000000000 --end 1600000010000000
+  What can be read of a damaged channel, and a list of what cannot:
+    mef3-server read night.mefd --channel Fp1 --on-damage mask \
+        > fp1.csv 2> masked.txt
   The first stored counts:
     mef3-server read night.mefd --channel Fp1 --format i32 | od -t d4 | head";
 
@@ -52,6 +67,9 @@ pub(super) struct Arguments {
     /// What to write
     #[arg(short, long, value_enum, default_value_t = Format::Csv)]
     format: Format,
+    /// What to do where a block or segment cannot be read
+    #[arg(long, value_enum, default_value_t = OnDamage::Fail)]
+    on_damage: OnDamage,
     /// Write to a file, which is replaced only once the whole window is read
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -97,8 +115,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let channel = find_channel(&recording, &arguments.channel)?;
     let grid = lay_grid(arguments, &recording, channel)?;
     warn_of_torn_data(&recording, channel, &grid);
-    let reader = ChannelReader::new(&recording, channel, grid)
-        .map_err(|error| Failure::reading(&recording, error))?;
+    let (reader, masked) = match arguments.on_damage {
+        OnDamage::Fail => {
+            let reader = ChannelReader::new(&recording, channel, grid);
+            let reader = reader.map_err(|error| Failure::reading(&recording, error))?;
+            (reader, None)
+        }
+        OnDamage::Mask => {
+            let reader = ChannelReader::masking(&recording, channel, grid);
+            (reader, Some(Masked::segments(channel, &grid)))
+        }
+    };
     let output = match &arguments.output {
         Some(path) => Output::file(path)?,
         None => Output::stdout(),
@@ -108,6 +135,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         grid,
         reader,
         output,
+        masked,
     };
     match arguments.format {
         Format::Csv => window.write_csv()?,
@@ -115,7 +143,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Format::F32 => window.write_raw(f32::to_le_bytes)?,
         Format::I32 => window.write_raw(i32::to_le_bytes)?,
     }
-    window.output.finish()
+    window.output.finish()?;
+    match window.masked {
+        Some(masked) => masked.into_outcome(&recording),
+        None => Ok(()),
+    }
 }
 
 fn find_channel<'a>(recording: &'a Recording, name: &str) -> Result<&'a Channel, Failure> {
@@ -189,6 +221,8 @@ struct Window<'a> {
     grid: Grid,
     reader: ChannelReader<'a>,
     output: Output,
+    /// Where damage is masked.
+    masked: Option<Masked<'a>>,
 }
 
 impl Window<'_> {
@@ -232,13 +266,96 @@ impl Window<'_> {
         while first_column < columns {
             let length = (columns - first_column).min(CHUNK_COLUMNS);
             row.truncate(length as usize);
-            let read = self.reader.read(first_column, &mut row);
+            let read = match &mut self.masked {
+                None => self.reader.read(first_column, &mut row),
+                Some(masked) => {
+                    let mut tell = |damaged: Box<DamagedBlock>| masked.block(&damaged);
+                    self.reader.read_masked(first_column, &mut row, &mut tell)
+                }
+            };
             read.map_err(|error| Failure::reading(self.recording, error))?;
             self.output
                 .write_with(|writer| write(first_column, &row, writer))?;
             first_column += length;
         }
         Ok(())
+    }
+}
+
+/// What was masked in a window of a channel.
+struct Masked<'a> {
+    channel: &'a Channel,
+    segments: usize,
+    /// By stem and number: a block may be needed by more than one chunk.
+    blocks: HashSet<(String, u32)>,
+}
+
+impl<'a> Masked<'a> {
+    /// Lists the segments, each of which lies somewhere in a part of the window.
+    fn segments(channel: &'a Channel, grid: &Grid) -> Self {
+        let (start, end) = (grid.start_uutc(), grid.end_uutc());
+        let mut segments = 0;
+        for segment in channel.unreadable_within(start, end) {
+            segments += 1;
+            complain(&format!(
+                "masked: channel {}, segment {}, somewhere from {} to {}: {}",
+                channel.name,
+                segment.stem,
+                segment.not_before.map_or(start, |time| time.max(start)),
+                segment.not_after.map_or(end, |time| time.min(end)),
+                segment.error
+            ));
+        }
+        Self {
+            channel,
+            segments,
+            blocks: HashSet::new(),
+        }
+    }
+
+    /// Lists a block.
+    fn block(&mut self, damaged: &DamagedBlock) {
+        let DamagedBlock {
+            file,
+            channel,
+            segment,
+            block,
+            start_uutc,
+            damage,
+        } = damaged;
+        if !self.blocks.insert((segment.clone(), *block)) {
+            return;
+        }
+        let duration = duration_us(damage.samples, self.channel.sampling_frequency);
+        let end_uutc = start_uutc.saturating_add(duration);
+        complain(&format!(
+            "masked: channel {channel}, segment {segment}, block {block} at byte {} of {}, from \
+             {start_uutc} to {end_uutc}: {}",
+            damage.file_offset,
+            file.display(),
+            damage.error
+        ));
+    }
+
+    /// What the command ends in.
+    fn into_outcome(self, recording: &Recording) -> Result<(), Failure> {
+        let (segments, blocks) = (self.segments, self.blocks.len());
+        let what: Vec<String> = [
+            (segments, "segment", "segments"),
+            (blocks, "block", "blocks"),
+        ]
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, one, many)| counted(count, one, many))
+        .collect();
+        if what.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Masked {
+            session: recording.path.clone(),
+            channel: self.channel.name.clone(),
+            what: what.join(", "),
+        })
     }
 }
 

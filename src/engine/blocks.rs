@@ -7,8 +7,9 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 
 use super::read_ahead::{Chunk, ReadAhead};
+use crate::config::OnDamage;
 use crate::error::Error;
-use crate::mef::{BlockDamage, BlockPosition};
+use crate::mef::{BlockDamage, BlockPosition, UnreadableSegment};
 use crate::worker::page::Page;
 
 /// A stored block: its samples as counts, just as they were recorded.
@@ -40,23 +41,43 @@ impl Block {
     }
 }
 
-/// A read as a stream of [`Block`]s. Within a row they come in the order of
+/// What a read of stored blocks hands out.
+#[derive(Clone, Debug)]
+pub enum BlockItem {
+    /// A block; one that is damaged is an item like any other, see
+    /// [`Block::counts`].
+    Block(Block),
+    /// A segment, or a part of one, that cannot be read and may have blocks in the
+    /// window. Only where the request masks damage: otherwise the read is refused.
+    Segment {
+        /// Row of the request that the segment belongs to.
+        row: usize,
+        /// The segment. Its blocks lie somewhere between its neighbours.
+        segment: Box<UnreadableSegment>,
+    },
+}
+
+/// A read as a stream of [`BlockItem`]s: first the segments that are masked, whose
+/// times nobody knows, then the blocks. Within a row these come in the order of
 /// their place in the file where that is also the order of time.
 pub struct BlockStream {
     pages: Option<ReadAhead>,
-    ready: VecDeque<Block>,
+    ready: VecDeque<BlockItem>,
 }
 
 impl BlockStream {
-    pub(super) fn new(pages: ReadAhead) -> Result<Self, Error> {
-        Ok(Self {
+    pub(super) fn new(pages: ReadAhead, on_damage: OnDamage) -> Self {
+        let ready = match on_damage {
+            OnDamage::Fail => VecDeque::new(),
+            OnDamage::Mask => unreadable(&pages),
+        };
+        Self {
             pages: Some(pages),
-            ready: VecDeque::new(),
-        })
+            ready,
+        }
     }
 
-    /// The next block; `None` after the last, and after an error. A damaged
-    /// block is an item like any other, see [`Block::counts`].
+    /// The next item; `None` after the last, and after an error.
     ///
     /// # Cancellation
     /// Dropping the future loses nothing; dropping the stream cancels the work
@@ -64,10 +85,10 @@ impl BlockStream {
     ///
     /// # Errors
     /// The first thing that went wrong: a changed file, a limit.
-    pub async fn next(&mut self) -> Option<Result<Block, Error>> {
+    pub async fn next(&mut self) -> Option<Result<BlockItem, Error>> {
         loop {
-            if let Some(block) = self.ready.pop_front() {
-                return Some(Ok(block));
+            if let Some(item) = self.ready.pop_front() {
+                return Some(Ok(item));
             }
             let pages = self.pages.as_mut()?;
             match pages.next().await {
@@ -82,17 +103,31 @@ impl BlockStream {
     }
 
     /// The same as a [`Stream`].
-    pub fn into_stream(self) -> impl Stream<Item = Result<Block, Error>> + Send {
+    pub fn into_stream(self) -> impl Stream<Item = Result<BlockItem, Error>> + Send {
         unfold(self, |mut blocks| async move {
-            let block = blocks.next().await?;
-            Some((block, blocks))
+            let item = blocks.next().await?;
+            Some((item, blocks))
         })
     }
 }
 
+/// The segments that may have blocks in the window and cannot be read.
+fn unreadable(pages: &ReadAhead) -> VecDeque<BlockItem> {
+    let grid = &pages.plan.grid;
+    let rows = pages.plan.rows().enumerate();
+    rows.flat_map(|(row, channel)| {
+        let segments = channel.unreadable_within(grid.start_uutc(), grid.end_uutc());
+        segments.map(move |segment| BlockItem::Segment {
+            row,
+            segment: Box::new(segment.clone()),
+        })
+    })
+    .collect()
+}
+
 /// The blocks whose first visible sample is in this chunk: each block of a read
 /// belongs to exactly one.
-fn blocks(pages: &ReadAhead, chunk: &Chunk) -> VecDeque<Block> {
+fn blocks(pages: &ReadAhead, chunk: &Chunk) -> VecDeque<BlockItem> {
     let columns = chunk.first_column..chunk.first_column + chunk.columns;
     let mut found = VecDeque::new();
     let sources = pages.plan.rows().zip(&pages.placements).zip(&chunk.rows);
@@ -108,14 +143,14 @@ fn blocks(pages: &ReadAhead, chunk: &Chunk) -> VecDeque<Block> {
             if !column.is_some_and(|column| columns.contains(&(column.max(0) as u64))) {
                 continue;
             }
-            found.push_back(Block {
+            found.push_back(BlockItem::Block(Block {
                 row,
                 position: *position,
                 start_uutc: entry.start_uutc,
                 sampling_frequency: channel.sampling_frequency,
                 units_conversion_factor: segment.acquisition.units_conversion_factor,
                 page: Arc::clone(page),
-            });
+            }));
         }
     }
     found

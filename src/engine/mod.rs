@@ -22,7 +22,7 @@ use actix_rt::System;
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
-pub use blocks::{Block, BlockStream};
+pub use blocks::{Block, BlockItem, BlockStream};
 pub use follow::Follow;
 pub use statistics::Statistics;
 pub use windows::{Masked, Window, WindowStream};
@@ -250,14 +250,19 @@ impl Engine {
     /// Reads a window as a stream of the stored blocks that touch it, whole and
     /// unplaced.
     ///
+    /// Damaged blocks are items of the stream, whatever the request says of damage.
+    /// A segment that cannot be read has no blocks: the request is refused, or, where
+    /// it masks damage, the segment is an item.
+    ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// As [`read`](Self::read); and [`Error::Read`] for a segment that cannot be read
+    /// and is not masked.
     pub fn read_blocks(&self, request: &ReadRequest) -> Result<BlockStream, Error> {
         let plan = request.plan(self.inner.settings.channels_per_read)?;
         let columns = message_columns(plan.channels.len(), size_of::<i32>());
-        // Damaged blocks are items of the stream; a segment that cannot be read
-        // has none.
-        BlockStream::new(self.read_ahead(plan, request.reader, columns, OnDamage::Fail)?)
+        let on_damage = request.on_damage;
+        let pages = self.read_ahead(plan, request.reader, columns, on_damage)?;
+        Ok(BlockStream::new(pages, on_damage))
     }
 
     /// Reads records (annotations) of a recording from its files, in the order of

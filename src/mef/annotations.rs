@@ -1,5 +1,7 @@
 //! The records of a whole session: its own, its channels' and its segments'
-//! (format sections 1 and 9).
+//! (format sections 1, 5 and 9).
+
+mod offsets;
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +11,16 @@ use zerocopy::FromBytes;
 use super::crypto::{Access, Keys, Password};
 use super::error::MefError;
 use super::header::{header_crc_is_right, parse_header};
-use super::layout::{HEADER_BYTES, UniversalHeader};
-use super::recording::{Channel, Recording};
+use super::layout::{HEADER_BYTES, METADATA_BYTES, UniversalHeader};
+use super::recording::Recording;
 use super::records::{
     DamagedRecord, Record, RecordError, RecordFiles, RecordFilter, RecordPosition, load, scan,
 };
-use super::segment::{SegmentFiles, is_growing};
+use super::segment::{SegmentFiles, is_growing, read_metadata};
 use super::session::segments_of;
-use super::store::{ReadAt, Store, StoredFile, stem_of};
+use super::store::{Item, ReadAt, Store, StoredFile, stem_of};
+use super::video::parse_video_metadata;
+pub(crate) use offsets::{TimeOffset, TimeOffsets};
 
 /// Bodies in one answer, one record excepted.
 const MAX_PAGE_BYTES: u64 = 16 << 20;
@@ -47,6 +51,9 @@ pub struct PlacedRecord {
     pub segment: Option<String>,
     /// The record.
     pub record: Record,
+    /// Its time is relative to an offset that is not known, as if that were zero,
+    /// and so may be the times that it tells.
+    pub time_unresolved: bool,
 }
 
 /// Some records of a session, in the order of their times.
@@ -56,9 +63,16 @@ pub struct RecordPage {
     pub records: Vec<PlacedRecord>,
     /// Number of all that match the query, however many of them are here.
     pub total: u64,
+    /// How many to skip for those behind this page; `None` where it is the last. One
+    /// that cannot be read has a place like any other, so that this may be more than
+    /// the records that are here.
+    pub next: Option<u64>,
     /// How many of all those are plain text in a protected session, where anybody can
     /// read them without a password: the legacy writer encrypts no record.
     pub plain_in_protected: u64,
+    /// Records whose times are relative to an offset that is not known, whatever was
+    /// wanted: a filter by time compares what is left of them.
+    pub times_unresolved: u64,
     /// What cannot be read, whatever was wanted.
     pub damaged: Vec<DamagedRecord>,
     /// Findings beyond those that are listed.
@@ -71,9 +85,8 @@ struct Source {
     segment: Option<String>,
     /// The data file, relative to the session.
     data: PathBuf,
-    /// Offset that stored times are relative to; `None` where the metadata that
-    /// have it cannot be read.
-    offset: Option<i64>,
+    /// What stored times are relative to.
+    offset: TimeOffset,
 }
 
 /// What must be known of a session to read its records.
@@ -81,10 +94,8 @@ struct Source {
 pub(crate) struct RecordReader {
     /// The session's name.
     name: String,
-    /// Offsets that the stored times of the channels are relative to.
-    offsets: Vec<(String, i64)>,
-    /// Channels that cannot be read.
-    unreadable: Vec<String>,
+    /// What the stored times of its parts are relative to.
+    offsets: TimeOffsets,
     password: Option<Password>,
     /// The session has passwords.
     protected: bool,
@@ -97,8 +108,8 @@ impl Recording {
     /// that matches.
     ///
     /// # Errors
-    /// [`MefError`] where the session cannot be looked into. What is wrong with
-    /// single records and files is in the answer.
+    /// [`MefError::UnknownChannel`]; [`MefError`] where the session cannot be looked
+    /// into. What is wrong with single records and files is in the answer.
     pub fn records(&self, query: &RecordQuery) -> Result<RecordPage, MefError> {
         RecordReader::of(self).read(&self.store()?, query, &mut || {})
     }
@@ -106,19 +117,9 @@ impl Recording {
 
 impl RecordReader {
     pub(crate) fn of(recording: &Recording) -> Self {
-        let offset = |channel: &Channel| {
-            let first = channel.segments.first();
-            let offset = first.and_then(|segment| segment.recording_time_offset);
-            (channel.name.clone(), offset.unwrap_or(0))
-        };
         Self {
             name: recording.name.clone(),
-            offsets: recording.channels.iter().map(offset).collect(),
-            unreadable: recording
-                .unreadable
-                .iter()
-                .map(|channel| channel.name.clone())
-                .collect(),
+            offsets: TimeOffsets::of(recording),
             password: recording.password.clone(),
             protected: recording.access != Access::Unprotected,
         }
@@ -145,11 +146,13 @@ impl RecordReader {
         page.total = found.len() as u64;
         let skip = usize::try_from(query.skip).unwrap_or(usize::MAX);
         let mut bytes = 0u64;
+        let mut next = query.skip;
         for (position, number) in found.into_iter().skip(skip).take(query.limit) {
             bytes += u64::from(position.body_bytes);
             if bytes > MAX_PAGE_BYTES && !page.records.is_empty() {
                 break;
             }
+            next += 1;
             let Some(source) = sources.get(number as usize) else {
                 continue;
             };
@@ -158,6 +161,7 @@ impl RecordReader {
                     channel: source.channel.clone(),
                     segment: source.segment.clone(),
                     record,
+                    time_unresolved: position.relative && source.offset.known().is_none(),
                 }),
                 Err(error) => page.add(DamagedRecord {
                     file: store.path(&source.data),
@@ -167,6 +171,7 @@ impl RecordReader {
             }
             progress();
         }
+        page.next = (next < page.total).then_some(next);
         Ok(page)
     }
 
@@ -178,6 +183,7 @@ impl RecordReader {
         page: &mut RecordPage,
     ) -> Result<Vec<Source>, MefError> {
         let items = store.list("")?;
+        check_names(store, &items, &query.channels)?;
         let mut sources = Vec::new();
         let files = items.iter().filter(|item| !item.is_folder);
         let stems_of = |extension| -> Vec<&str> {
@@ -204,54 +210,64 @@ impl RecordReader {
             }
             None => stems.first().copied(),
         };
-        // The session's own records go by the first channel.
-        let session_offset = match self.offsets.first() {
-            Some(&(_, offset)) => Some(offset),
-            // Where there is no channel, there is no offset.
-            None => self.unreadable.is_empty().then_some(0),
-        };
-        let offset = |channel: &str| {
-            let known = self.offsets.iter().find(|(name, _)| name == channel);
-            match known {
-                Some(&(_, offset)) => Some(offset),
-                None if self.unreadable.iter().any(|name| name == channel) => None,
-                None => session_offset,
-            }
-        };
         if let (Some(own), true) = (own, query.channels.is_empty()) {
             sources.push(Source {
                 channel: None,
                 segment: None,
                 data: format!("{own}.rdat").into(),
-                offset: session_offset,
+                offset: self.offsets.of_session(),
             });
         }
         for item in items.iter().filter(|item| item.is_folder) {
-            let name = stem_of(&item.name, "timd").or_else(|| stem_of(&item.name, "vidd"));
-            let Some(name) = name.filter(|name| {
+            let Some(name) = channel_of(item).filter(|name| {
                 query.channels.is_empty() || query.channels.iter().any(|wanted| wanted == name)
             }) else {
                 continue;
             };
-            let source = |segment: Option<String>, data: PathBuf| Source {
+            let source = |segment: Option<String>, data: PathBuf, offset: TimeOffset| Source {
                 channel: Some(name.to_owned()),
                 segment,
                 data,
-                offset: offset(name),
+                offset,
             };
+            let folder_name = item.name.to_str().unwrap_or_default();
             let folder = Path::new(&item.name);
             let own = folder.join(format!("{name}.rdat"));
             if has_records(store, &own) {
-                sources.push(source(None, own));
+                sources.push(source(None, own, self.offsets.of_channel(folder_name)));
             }
             for (_, stem) in segments_of(store, folder)? {
-                let data = SegmentFiles::in_folder(folder, &stem).name("rdat");
+                let files = SegmentFiles::in_folder(folder, &stem);
+                let data = files.name("rdat");
                 if has_records(store, &data) {
-                    sources.push(source(Some(stem), data));
+                    let offset = match self.offsets.of_segment(folder_name, &stem) {
+                        TimeOffset::Unresolved => self.offset_in(store, folder, &files),
+                        known => known,
+                    };
+                    sources.push(source(Some(stem), data, offset));
                 }
             }
         }
         Ok(sources)
+    }
+
+    /// The offset in the metadata of a segment that cannot be read: it may be its
+    /// data that are at fault.
+    fn offset_in(&self, store: &Store, channel: &Path, files: &SegmentFiles) -> TimeOffset {
+        let password = self.password.as_ref();
+        let of_video = || {
+            let file = store.file(files.name("vmet"))?;
+            let bytes = file.read(0, METADATA_BYTES as u64)?;
+            let metadata = parse_video_metadata(&bytes, file.path(), password)?;
+            Ok::<_, MefError>(metadata.recording_time_offset)
+        };
+        let offset = if channel.extension() == Some("vidd".as_ref()) {
+            of_video()
+        } else {
+            let found = read_metadata(store, files, password);
+            found.map(|(_, metadata)| metadata.recording_time_offset)
+        };
+        offset.map_or(TimeOffset::Unresolved, TimeOffset::of)
     }
 
     fn scan(
@@ -267,12 +283,16 @@ impl RecordReader {
             data: &data,
             index: index.as_ref().map(|index| index as &dyn ReadAt),
             path: data.path(),
-            recording_time_offset: source.offset.unwrap_or(0),
+            recording_time_offset: source.offset.known().unwrap_or(0),
             // Counted records are whole: the header is written after them.
             growing: is_growing(&data) && !counts_records(&data)?,
         };
         let found = scan(&files, filter)?;
-        if source.offset.is_none() && !found.positions.is_empty() {
+        if source.offset.known().is_none() {
+            page.times_unresolved += found.relative;
+        }
+        // What a password locks is nothing that is wrong.
+        if source.offset == TimeOffset::Unresolved && found.relative > 0 {
             page.add(DamagedRecord {
                 file: data.path().into(),
                 file_offset: 0,
@@ -298,7 +318,7 @@ impl RecordReader {
         let io_error = |error: MefError| RecordError::Io(error.to_string());
         let data = store.file(&source.data).map_err(io_error)?;
         let keys = self.keys_of(&data).map_err(io_error)?;
-        load(&data, position, &keys, source.offset.unwrap_or(0))
+        load(&data, position, &keys, source.offset.known().unwrap_or(0))
     }
 
     /// The keys for a file's records: none, where the password is not its.
@@ -307,6 +327,27 @@ impl RecordReader {
         let header = parse_header(&bytes, "rdat", data.path())?;
         let unlocked = Keys::unlock(header, self.password.as_ref());
         Ok(unlocked.map(|(_, keys)| keys).unwrap_or_default())
+    }
+}
+
+/// The name of the channel whose folder this is.
+fn channel_of(item: &Item) -> Option<&str> {
+    let name = stem_of(&item.name, "timd").or_else(|| stem_of(&item.name, "vidd"));
+    name.filter(|_| item.is_folder)
+}
+
+/// Checks that channels are those of the session.
+fn check_names(store: &Store, items: &[Item], names: &[String]) -> Result<(), MefError> {
+    let known = || items.iter().filter_map(channel_of);
+    let mut names = names.iter();
+    match names.find(|&name| !known().any(|known| known == name)) {
+        None => Ok(()),
+        Some(name) => Err(MefError::UnknownChannel {
+            // Without a slash at its end.
+            session: store.path("").components().collect(),
+            channel: name.as_str().into(),
+            known: known().map(str::to_owned).collect(),
+        }),
     }
 }
 
@@ -341,5 +382,55 @@ impl RecordPage {
         } else {
             self.further_damage += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::mef::{
+        ChannelOptions, NewRecord, OpenOptions, SessionOptions, SessionWriter, open_session,
+    };
+
+    const START: i64 = 1_600_000_000_000_000;
+
+    /// Whoever goes from page to page meets every record once.
+    #[test]
+    fn a_record_that_cannot_be_loaded_has_a_place_in_the_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.mefd");
+        let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+        let mut channel = session.channel(ChannelOptions::new("a", 100.0)).unwrap();
+        channel.write(START, &[1; 100]).unwrap();
+        channel.finish().unwrap();
+        let notes: Vec<_> = (0..4).map(|n| NewRecord::note(START + n, "note")).collect();
+        session.records().unwrap().append(&notes).unwrap();
+        let recording = open_session(&path, &OpenOptions::default()).unwrap();
+        let (reader, store) = (RecordReader::of(&recording), recording.store().unwrap());
+
+        let data = path.join("s.rdat");
+        let whole = fs::read(&data).unwrap();
+        let mut damaged = whole.clone();
+        // The text of the second note.
+        damaged[HEADER_BYTES + 40 + 24] ^= 1;
+        let mut query = RecordQuery {
+            limit: 1,
+            ..RecordQuery::default()
+        };
+        let mut pages = Vec::new();
+        loop {
+            fs::write(&data, &whole).unwrap();
+            // It was whole when it was found.
+            let mut spoil = || fs::write(&data, &damaged).unwrap();
+            let page = reader.read(&store, &query, &mut spoil).unwrap();
+            pages.push((page.records.len(), page.damaged.len()));
+            match page.next {
+                Some(next) => query.skip = next,
+                None => break,
+            }
+        }
+        assert_eq!(pages, [(1, 0), (0, 1), (1, 0), (1, 0)]);
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! The sixteen bytes of a password are the AES-128 key itself, and each block
 //! is enciphered on its own: this protects names from a glance, not a session
-//! from an attacker. Everything secret here is wiped when it is dropped and is
-//! never shown by `Debug`.
+//! from an attacker.
+//!
+//! `Debug` shows nothing secret. Passwords, keys, digests of them and key schedules
+//! are wiped where they are dropped. What is *not* wiped: copies that the compiler
+//! leaves on the stack where a value is moved, the state of SHA-256 while it hashes
+//! (sixteen bytes at a time), and the buffers of whoever serialises a password to
+//! hand it to another process.
 
 use std::fmt;
 
@@ -36,7 +41,7 @@ impl Password {
     /// A password whose bytes are all zero is none.
     pub fn new(text: &str) -> Option<Self> {
         let map = |byte: fn(char) -> u8| {
-            let mut key = Key::default();
+            let mut key = Zeroizing::new(Key::default());
             let characters = text.chars().take_while(|&character| character != '\0');
             for (slot, character) in key.iter_mut().zip(characters) {
                 *slot = byte(character);
@@ -45,18 +50,17 @@ impl Password {
         };
         let bytes = map(|character| character as u8);
         let by_utf8 = map(|character| {
-            let mut buffer = [0; 4];
-            character
-                .encode_utf8(&mut buffer)
-                .bytes()
-                .last()
-                .unwrap_or(0)
+            let mut buffer = Zeroizing::new([0; 4]);
+            let encoded = character.encode_utf8(&mut *buffer);
+            encoded.bytes().last().unwrap_or(0)
         });
-        if bytes == Key::default() && by_utf8 == Key::default() {
+        if *bytes == Key::default() && *by_utf8 == Key::default() {
             return None;
         }
-        let fallback = (by_utf8 != bytes).then_some(by_utf8);
-        Some(Self { bytes, fallback })
+        Some(Self {
+            bytes: *bytes,
+            fallback: (by_utf8 != bytes).then(|| *by_utf8),
+        })
     }
 
     /// Whether another password gives the same key.
@@ -121,7 +125,7 @@ impl Keys {
             level_2: Some(level_2.bytes),
             by_fallback: false,
         };
-        (keys, [hash(&level_1.bytes), second])
+        (keys, [*hash(&level_1.bytes), *second])
     }
 
     /// Checks a password against a file's header (format section 10.2).
@@ -147,18 +151,17 @@ impl Keys {
     }
 
     fn check([first, second]: [&Key; 2], bytes: &Key) -> Option<(Access, Self)> {
-        let hashed = hash(bytes);
-        if hashed == *first {
+        // With the second field, the level-1 key of a level-2 password.
+        let mut level_1 = hash(bytes);
+        if *level_1 == *first {
             let keys = Self {
                 level_1: Some(*bytes),
                 ..Self::default()
             };
             return Some((Access::Level1, keys));
         }
-        // Wiped unless it turns out to be the level-1 key.
-        let mut level_1 = Zeroizing::new(hashed);
         xor(&mut level_1, second);
-        if hash(&level_1) != *first {
+        if *hash(&level_1) != *first {
             return None;
         }
         let keys = Self {
@@ -213,12 +216,13 @@ impl fmt::Debug for Keys {
 }
 
 /// The first sixteen bytes of SHA-256.
-fn hash(bytes: &Key) -> Key {
-    let mut key = Key::default();
-    let digest = Sha256::digest(bytes);
-    for (slot, byte) in key.iter_mut().zip(digest) {
-        *slot = byte;
+fn hash(bytes: &Key) -> Zeroizing<Key> {
+    let mut key = Zeroizing::new(Key::default());
+    let mut digest = Sha256::digest(bytes);
+    for (slot, byte) in key.iter_mut().zip(&digest) {
+        *slot = *byte;
     }
+    digest.as_mut_slice().zeroize();
     key
 }
 
@@ -289,7 +293,7 @@ mod tests {
         ] {
             let key = Password::new(text).unwrap().bytes;
             assert_eq!(hex(&Sha256::digest(key)), digest);
-            assert_eq!(hex(&hash(&key)), digest[..32]);
+            assert_eq!(hex(&*hash(&key)), digest[..32]);
         }
     }
 

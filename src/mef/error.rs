@@ -31,6 +31,17 @@ pub enum MefError {
         /// What a session would have and this has not.
         reason: String,
     },
+    /// No channel of the session has this name.
+    #[error("{}: no channel {channel:?}, the session has {}", session.display(), listed(known))]
+    UnknownChannel {
+        /// The session.
+        #[serde(with = "path_bytes")]
+        session: PathBuf,
+        /// The name as it was asked for.
+        channel: Box<str>,
+        /// The channels that there are.
+        known: Box<[String]>,
+    },
     /// The operating system refused.
     #[error("{}: {message}", path.display())]
     Io {
@@ -93,6 +104,7 @@ impl MefError {
             Self::NotFound { path } | Self::NotASession { path, .. } | Self::Io { path, .. } => {
                 path
             }
+            Self::UnknownChannel { session, .. } => session,
             Self::Encrypted { file }
             | Self::WrongPassword { file }
             | Self::Malformed { file, .. }
@@ -111,6 +123,14 @@ impl MefError {
             reason,
         }
     }
+}
+
+/// Names in a sentence.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no channel".into();
+    }
+    names.join(", ")
 }
 
 /// A rule of the format that a metadata or index file breaks

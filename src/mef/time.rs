@@ -17,6 +17,11 @@ pub fn absolute(stored: i64, offset: i64) -> Option<i64> {
     }
 }
 
+/// Whether a stored time is relative to the recording's offset.
+pub fn is_relative(stored: i64) -> bool {
+    stored < 0 && stored != NO_TIME
+}
+
 /// Converts an absolute uUTC time to the stored form under an offset of zero,
 /// which is what all current writers use.
 pub fn stored(absolute: i64) -> i64 {

@@ -90,6 +90,9 @@ pub(crate) fn scale_of<T: SampleValue>(
     }
 }
 
+/// What becomes of a read at a damaged block.
+type AtDamage<'a> = dyn FnMut(Box<DamagedBlock>) -> Result<(), ReadError> + 'a;
+
 /// Reads one window of one channel, a range of columns at a time.
 pub struct ChannelReader<'a> {
     recording: &'a Recording,
@@ -114,7 +117,14 @@ impl<'a> ChannelReader<'a> {
         grid: Grid,
     ) -> Result<Self, ReadError> {
         check_readable(channel, &grid)?;
-        Ok(Self {
+        Ok(Self::masking(recording, channel, grid))
+    }
+
+    /// A reader of `channel` for a window that may have gaps where there is damage.
+    /// Whoever uses it tells of [`Channel::unreadable_within`], and of what
+    /// [`read_masked`](Self::read_masked) tells of.
+    pub fn masking(recording: &'a Recording, channel: &'a Channel, grid: Grid) -> Self {
+        Self {
             recording,
             channel,
             placement: Placement::new(grid, channel),
@@ -122,7 +132,7 @@ impl<'a> ChannelReader<'a> {
             scratch: Scratch::default(),
             samples: Vec::new(),
             blocks: Vec::new(),
-        })
+        }
     }
 
     /// Fills `row` with the columns from `first_column` on.
@@ -135,10 +145,36 @@ impl<'a> ChannelReader<'a> {
         first_column: u64,
         row: &mut [T],
     ) -> Result<(), ReadError> {
+        self.read_blocks(first_column, row, &mut |damaged| Err(damaged.into()))
+    }
+
+    /// As [`read`](Self::read), but a block that cannot be decoded leaves a gap, and
+    /// `tell` hears of it: by each call that needs the block.
+    ///
+    /// # Errors
+    /// [`ReadError`] for all that is wrong beyond single blocks.
+    pub fn read_masked<T: SampleValue>(
+        &mut self,
+        first_column: u64,
+        row: &mut [T],
+        tell: &mut dyn FnMut(Box<DamagedBlock>),
+    ) -> Result<(), ReadError> {
+        self.read_blocks(first_column, row, &mut |damaged| {
+            tell(damaged);
+            Ok(())
+        })
+    }
+
+    fn read_blocks<T: SampleValue>(
+        &mut self,
+        first_column: u64,
+        row: &mut [T],
+        at_damage: &mut AtDamage<'_>,
+    ) -> Result<(), ReadError> {
         row.fill(T::GAP);
         let columns: Range<u64> = first_column..first_column.saturating_add(row.len() as u64);
         for position in self.placement.blocks(self.channel, columns) {
-            self.place_block(position, first_column, row)?;
+            self.place_block(position, first_column, row, at_damage)?;
         }
         Ok(())
     }
@@ -148,6 +184,7 @@ impl<'a> ChannelReader<'a> {
         position: BlockPosition,
         first_column: u64,
         row: &mut [T],
+        at_damage: &mut AtDamage<'_>,
     ) -> Result<(), ReadError> {
         let BlockPosition { segment, block } = position;
         let rule = self.placement.grid().rule();
@@ -171,7 +208,8 @@ impl<'a> ChannelReader<'a> {
             if let Some(damage) = &decoded.damage {
                 let start = decoded.start_uutc;
                 let damaged = DamagedBlock::new(self.recording, channel, position, start, damage);
-                return Err(Box::new(damaged).into());
+                at_damage(Box::new(damaged))?;
+                continue;
             }
             let column = self
                 .placement

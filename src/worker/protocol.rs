@@ -1,5 +1,10 @@
 //! What server and worker say to each other, and the checks that the server
 //! makes before it believes a word.
+//!
+//! A job brings the password that it needs with it, as plain bytes. Both processes
+//! wipe the [`Password`] itself when they drop it. The serialised form they do not: it
+//! lies in a buffer of ipc-channel in the server and in another in the worker, which
+//! are freed as they are, and for a moment in the socket between them.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -111,6 +111,8 @@ pub struct Mutation {
     pub other_records: bool,
     /// What was a segment's folder has a name that is no segment's, or another's.
     pub no_segment: bool,
+    /// Files and folders that are not as they were, relative to the session.
+    touched: Vec<PathBuf>,
     originals: Vec<Original>,
 }
 
@@ -125,6 +127,7 @@ impl Mutation {
             covered: false,
             other_records: false,
             no_segment: false,
+            touched: vec![name.clone()],
             originals: Vec::new(),
         };
         match kind {
@@ -138,6 +141,25 @@ impl Mutation {
             _ => mutation.edit(&base.file(name), rng)?,
         }
         Some(mutation)
+    }
+
+    /// Whether nothing of a channel was touched. Nothing in an archive is certain.
+    pub fn spares(&self, channel: &str) -> bool {
+        let folder = format!("{channel}.timd");
+        self.touched.iter().all(|touched| {
+            let first = touched.components().next();
+            first.is_some_and(|first| first.as_os_str() != folder.as_str())
+        })
+    }
+
+    /// Whether what records say may be other than it was, with nobody to tell.
+    pub fn spoils_records(&self) -> bool {
+        // The offset of all times stands in the metadata.
+        let speaks = |touched: &PathBuf| {
+            let extension = touched.extension().and_then(|extension| extension.to_str());
+            matches!(extension, Some("rdat" | "ridx" | "tmet"))
+        };
+        self.other_records || self.kind.repaired() && self.touched.iter().any(speaks)
     }
 
     pub fn undo(self) {
@@ -303,6 +325,7 @@ impl Mutation {
         }
         let other = others[rng.usize(..others.len())];
         self.description += &format!(" and {}", other.display());
+        self.touched.push(other.clone());
         let extension = name.extension()?.to_str()?;
         self.other_records = ["rdat", "ridx"].contains(&extension);
         let paths = [base.file(name), base.file(other)];
@@ -354,6 +377,7 @@ impl Mutation {
         self.description += &format!(": {} is a link to {around}", part.display());
         fs::rename(&folder, &aside).unwrap();
         symlink(around, &folder).unwrap();
+        self.touched = vec![part];
         // Records are looked for in what is there.
         self.other_records = true;
         self.originals.push(Original::Moved {
@@ -393,6 +417,7 @@ impl Mutation {
             return None;
         }
         self.description += &format!(": {} renamed to {other:?}", part.display());
+        self.touched = vec![part];
         self.other_records = true;
         self.no_segment = number(&path).is_some() && number(&path) != number(&other);
         fs::rename(&path, &other).unwrap();

@@ -26,7 +26,8 @@ const LEVEL_1_VARIABLE: &str = "MEF3_LEVEL_1_PASSWORD";
 
 const DETAILS: &str = "\
 The signal is 1/f noise, line hum, spikes and drift, in steps of 0.1 uV. The same
-arguments make the same samples; nothing that exists is overwritten.
+arguments make the same samples; nothing that exists is overwritten. Files are told
+apart by random identifiers, unless --seed fixes these, too.
 
 Examples:
   An hour of 64 channels, two of three at 250 Hz, with three gaps:
@@ -63,9 +64,10 @@ pub(super) struct Arguments {
     /// the session that is appended to
     #[arg(long, value_name = "UUTC")]
     start: Option<i64>,
-    /// The same seed makes the same samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// The same seed makes the same samples, and the same identifiers of files; unless
+    /// given, samples as of seed 0, and random identifiers
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Number of gaps, which all channels have at the same times
     #[arg(long, value_name = "N", default_value_t = 0)]
     gaps: u32,
@@ -112,6 +114,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", conflicts_with = "live")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+}
+
+impl Arguments {
+    /// What samples and gaps are made from.
+    fn sample_seed(&self) -> u64 {
+        self.seed.unwrap_or(0)
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -164,8 +173,8 @@ fn write(arguments: &Arguments, plan: &Plan, passwords: Option<Passwords>) -> Re
     };
     // What is appended is not what was there, once more.
     let seed = match arguments.append {
-        true => arguments.seed ^ start.cast_unsigned(),
-        false => arguments.seed,
+        true => arguments.sample_seed() ^ start.cast_unsigned(),
+        false => arguments.sample_seed(),
     };
     let generators: Vec<Generator> = (0..)
         .zip(writers)
@@ -191,7 +200,8 @@ fn new(
     let mut session = SessionWriter::create(
         &arguments.session,
         SessionOptions {
-            seed: Some(arguments.seed),
+            // Two sessions of one identifier would pass for one (format section 3).
+            seed: arguments.seed,
             session_description: "synthetic recording".into(),
             passwords,
             ..SessionOptions::default()

@@ -31,7 +31,7 @@ impl Plan {
                 arguments.gap_seconds
             ));
         }
-        let mut rng = Rng::with_seed(arguments.seed);
+        let mut rng = Rng::with_seed(arguments.sample_seed());
         let mut runs = Vec::new();
         let mut from = 0.0;
         for gap in 0..gaps {

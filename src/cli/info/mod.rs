@@ -89,7 +89,7 @@ fn show_records(arguments: &Arguments, recording: &Recording) -> Result<(), Fail
             writeln!(writer)
         })?;
     } else {
-        output.write_with(|writer| records::write(&page, &query, writer))?;
+        output.write_with(|writer| records::write(&page, writer))?;
     }
     output.finish()?;
     match page.damaged.len() {

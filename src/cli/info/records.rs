@@ -73,7 +73,11 @@ pub(super) struct RecordReport<'a> {
     total: u64,
     /// How many of all anybody can read though the session is protected.
     plain_in_protected: u64,
+    /// How many have a time that is relative to an offset that is not known.
+    times_unresolved: u64,
     skipped: u64,
+    /// What `--skip` is for the records behind these; `null` where there are none.
+    next: Option<u64>,
     records: Vec<RecordEntry<'a>>,
     damaged: Vec<Damaged>,
     further_damage: u64,
@@ -85,6 +89,7 @@ struct RecordEntry<'a> {
     kind: String,
     time_uutc: Option<i64>,
     time_utc: Option<String>,
+    time_unresolved: bool,
     channel: Option<&'a str>,
     segment: Option<&'a str>,
     version: String,
@@ -112,7 +117,9 @@ impl<'a> RecordReport<'a> {
         Self {
             total: page.total,
             plain_in_protected: page.plain_in_protected,
+            times_unresolved: page.times_unresolved,
             skipped: query.skip.min(page.total),
+            next: page.next,
             records: page.records.iter().map(RecordEntry::new).collect(),
             damaged: page.damaged.iter().map(Damaged::new).collect(),
             further_damage: page.further_damage,
@@ -128,6 +135,7 @@ impl<'a> RecordEntry<'a> {
             kind: record.kind.to_string(),
             time_uutc: record.time_uutc,
             time_utc: record.time_uutc.map(iso8601::utc),
+            time_unresolved: placed.time_unresolved,
             channel: placed.channel.as_deref(),
             segment: placed.segment.as_deref(),
             version: format!("{major}.{minor}"),
@@ -152,27 +160,26 @@ impl Damaged {
 }
 
 /// Writes the records as lines.
-pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(page: &RecordPage, out: &mut dyn Write) -> io::Result<()> {
     for placed in &page.records {
         let record = &placed.record;
         let time = record.time_uutc.map_or("no time".into(), iso8601::utc);
+        let unresolved = if placed.time_unresolved { "?" } else { "" };
         let place = [&placed.channel, &placed.segment];
         let place = place.into_iter().flatten().next_back();
         let place = place.map_or("session", String::as_str);
         let text = text_of(&record.body);
         writeln!(
             out,
-            "{time}  {}  {}  {}",
+            "{time}{unresolved}  {}  {}  {}",
             record.kind,
             printable(place),
             printable(&text)
         )?;
     }
-    let shown = page.records.len() as u64;
-    let rest = page.total.saturating_sub(query.skip.saturating_add(shown));
-    if rest > 0 {
-        let skip = query.skip.saturating_add(shown);
-        writeln!(out, "{rest} more: --skip {skip}")?;
+    if let Some(next) = page.next {
+        let rest = page.total.saturating_sub(next);
+        writeln!(out, "{rest} more: --skip {next}")?;
     }
     if page.plain_in_protected > 0 {
         writeln!(
@@ -181,13 +188,21 @@ pub(super) fn write(page: &RecordPage, query: &RecordQuery, out: &mut dyn Write)
             page.plain_in_protected, page.total
         )?;
     }
+    if page.times_unresolved > 0 {
+        let found = page.times_unresolved as usize;
+        let times = counted(found, "record has a time", "records have times");
+        writeln!(
+            out,
+            "{times} (marked ?) relative to a recording time offset that is not known"
+        )?;
+    }
     for damaged in &page.damaged {
         writeln!(out, "damaged: {}", printable(&damaged.to_string()))?;
     }
     if page.further_damage > 0 {
         writeln!(out, "damaged: {} more findings", page.further_damage)?;
     }
-    if shown == 0 && page.damaged.is_empty() {
+    if page.records.is_empty() && page.damaged.is_empty() {
         writeln!(out, "no records")?;
     }
     Ok(())

@@ -6,17 +6,21 @@
 //! (format section 15).
 
 mod segment;
+mod video;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::mef::annotations::RecordQuery;
+use crate::mef::annotations::{RecordQuery, TimeOffset, TimeOffsets};
 use crate::mef::crc::{CRC_NOT_COMPUTED, RunningCrc, crc32, crc32_continue};
 use crate::mef::error::{BlockError, MefError};
 use crate::mef::header::{header_crc_is_right, parse_header, verify_version};
-use crate::mef::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES, METADATA_BYTES, UniversalHeader};
+use crate::mef::layout::{
+    HEADER_BYTES, INDEX_ENTRY_BYTES, METADATA_BYTES, UniversalHeader, VIDEO_INDEX_ENTRY_BYTES,
+};
 use crate::mef::recording::Recording;
 use crate::mef::records::{RECORD_ENTRY_BYTES, RecordError};
 use crate::mef::red::Decoder;
@@ -49,7 +53,7 @@ pub enum Problem {
     /// A checksum is not that of the bytes.
     #[error("{part} CRC mismatch: stored {stored:08X}, computed {computed:08X}")]
     Crc {
-        /// "header" or "body".
+        /// "header", "body" or "video file".
         part: &'static str,
         /// As stored.
         stored: u32,
@@ -94,9 +98,15 @@ pub enum Problem {
     /// A span of time that does not hold what it spans.
     #[error("{0}")]
     Time(&'static str),
+    /// A clip is not, or not wholly, within the video file.
+    #[error("clip {0} is not within the video file")]
+    Clip(usize),
     /// A record cannot be read.
     #[error("record: {0}")]
     Record(RecordError),
+    /// More is wrong with the records than is listed.
+    #[error("{0} more findings about records")]
+    FurtherRecords(u64),
 }
 
 /// What was looked at.
@@ -112,7 +122,7 @@ pub struct Checked {
 
 /// Verifies a session, and tells `found` of everything that is wrong. With
 /// `deep`, every block is decoded, too, which finds what has a right checksum
-/// and cannot be what was recorded.
+/// and cannot be what was recorded, and videos are held against their checksums.
 ///
 /// # Errors
 /// [`MefError`] where the path is no session, or nothing of it can be read
@@ -126,6 +136,7 @@ pub fn check_session(
     let recording = open_session(path, options)?;
     let mut check = Check {
         store: recording.store()?,
+        offsets: TimeOffsets::of(&recording),
         recording: &recording,
         deep,
         decoder: Decoder::new(),
@@ -139,6 +150,7 @@ pub fn check_session(
 struct Check<'a> {
     store: Store,
     recording: &'a Recording,
+    offsets: TimeOffsets,
     deep: bool,
     decoder: Decoder,
     checked: Checked,
@@ -168,6 +180,13 @@ impl Check<'_> {
                 self.segment(channel, segment);
             }
         }
+        for channel in &recording.video_channels {
+            for segment in &channel.segments {
+                if let Err(error) = self.video(channel, segment) {
+                    self.unreadable(&error);
+                }
+            }
+        }
         let records = recording.records(&RecordQuery::default())?;
         self.checked.records = records.total;
         for damaged in records.damaged {
@@ -175,6 +194,13 @@ impl Check<'_> {
                 file: damaged.file,
                 offset: Some(damaged.file_offset),
                 problem: Problem::Record(damaged.error),
+            });
+        }
+        if records.further_damage > 0 {
+            (self.found)(Finding {
+                file: recording.path.clone(),
+                offset: None,
+                problem: Problem::FurtherRecords(records.further_damage),
             });
         }
         Ok(())
@@ -246,13 +272,53 @@ impl Check<'_> {
         if let Err(error) = verify_version(header, file.path()) {
             self.report(&file, Some(13), error.into());
         }
-        let times = [header.start_time.get(), header.end_time.get()];
-        let [start, end] = times.map(|stored| time::absolute(stored, 0));
-        if start.zip(end).is_some_and(|(start, end)| start > end) {
+        let (start, end) = (header.start_time.get(), header.end_time.get());
+        let span = both_absolute(start, end, self.offset_of(name).known());
+        if span.is_some_and(|(start, end)| start > end) {
             let problem = Problem::Time("starts after it ends");
             self.report(&file, Some(16), problem);
         }
+        let entry_bytes = match extension {
+            "ridx" => Some(RECORD_ENTRY_BYTES),
+            "vidx" => Some(VIDEO_INDEX_ENTRY_BYTES),
+            // Those of blocks are counted with the blocks.
+            _ => None,
+        };
+        if let Some(entry_bytes) = entry_bytes {
+            let counted = self.count_entries(&file, entry_bytes as u64);
+            counted.map_err(|error| file.error(&error))?;
+        }
         self.body(&file, header, extension)
+    }
+
+    /// Checks that an index has as many whole entries as its header declares.
+    fn count_entries(&mut self, file: &StoredFile, entry_bytes: u64) -> io::Result<()> {
+        let size = file.size()?;
+        let body = size.saturating_sub(HEADER_BYTES as u64);
+        let (entries, rest) = (body / entry_bytes, body % entry_bytes);
+        self.entry_counts(usize::try_from(entries).unwrap_or(usize::MAX), &[file])?;
+        if rest > 0 && !is_growing(file) {
+            self.report(file, Some(size - rest), Problem::Trailing(rest));
+        }
+        Ok(())
+    }
+
+    /// What the times in a file's header are relative to.
+    fn offset_of(&self, name: &Path) -> TimeOffset {
+        let mut folders = name.parent().into_iter().flat_map(Path::components);
+        let mut folder = || {
+            folders
+                .next()
+                .and_then(|folder| folder.as_os_str().to_str())
+        };
+        match (folder(), folder()) {
+            (None, _) => self.offsets.of_session(),
+            (Some(channel), None) => self.offsets.of_channel(channel),
+            (Some(channel), Some(segment)) => {
+                let stem = segment.strip_suffix(".segd").unwrap_or(segment);
+                self.offsets.of_segment(channel, stem)
+            }
+        }
     }
 
     /// Whether the index beside a file has more entries than the file's header
@@ -322,6 +388,16 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// Two stored times as absolute ones, if they can be compared: where the offset is not
+/// known, not one that is relative to it with one that is not.
+fn both_absolute(one: i64, other: i64, offset: Option<i64>) -> Option<(i64, i64)> {
+    if offset.is_none() && time::is_relative(one) != time::is_relative(other) {
+        return None;
+    }
+    let absolute = |stored| time::absolute(stored, offset.unwrap_or(0));
+    absolute(one).zip(absolute(other))
 }
 
 /// The files of the format, by extension.

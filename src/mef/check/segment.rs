@@ -4,7 +4,7 @@ use std::io;
 
 use zerocopy::FromBytes;
 
-use super::{Check, Problem};
+use super::{Check, Problem, both_absolute};
 use crate::mef::crc::crc32;
 use crate::mef::error::{BlockError, IndexField};
 use crate::mef::index::duration_us;
@@ -52,7 +52,7 @@ impl Check<'_> {
         data: &StoredFile,
         entries: &[u8],
     ) -> io::Result<()> {
-        let offset = segment.recording_time_offset.unwrap_or(0);
+        let offset = segment.recording_time_offset;
         let (chunks, rest) = entries.as_chunks::<INDEX_ENTRY_BYTES>();
         let mut end = HEADER_BYTES as u64;
         let mut samples = Vec::new();
@@ -158,7 +158,7 @@ impl Check<'_> {
     }
 
     /// Checks the number of entries that headers declare; negative is unknown.
-    fn entry_counts(&mut self, entries: usize, files: &[&StoredFile]) -> io::Result<()> {
+    pub(super) fn entry_counts(&mut self, entries: usize, files: &[&StoredFile]) -> io::Result<()> {
         for file in files {
             let mut bytes = [0; HEADER_BYTES];
             file.read_at(&mut bytes, 0)?;
@@ -214,7 +214,7 @@ impl Check<'_> {
 
     /// Checks that the headers' times span the blocks.
     fn spans(&mut self, channel: &Channel, segment: &Segment, files: &[&StoredFile]) {
-        let offset = segment.recording_time_offset.unwrap_or(0);
+        let offset = segment.recording_time_offset;
         let sample = duration_us(1, channel.sampling_frequency).max(1);
         let (Some(first), Some(last)) = (segment.index.start_uutc(), segment.index.end_uutc())
         else {
@@ -227,8 +227,14 @@ impl Check<'_> {
             let Ok(header) = UniversalHeader::ref_from_bytes(&bytes) else {
                 continue;
             };
-            let start = time::absolute(header.start_time.get(), offset);
-            let end = time::absolute(header.end_time.get(), offset);
+            let comparable = |stored: i64| {
+                // The blocks' times are relative to an offset that is locked.
+                let known = offset.is_some() || time::is_relative(stored);
+                let absolute = time::absolute(stored, offset.unwrap_or(0));
+                absolute.filter(|_| known)
+            };
+            let start = comparable(header.start_time.get());
+            let end = comparable(header.end_time.get());
             if start.is_some_and(|start| start > first.saturating_add(sample)) {
                 self.report(
                     file,
@@ -285,10 +291,15 @@ fn read_block(
 fn contradictions<'a>(
     entry: &IndexEntry,
     header: &BlockHeader,
-    offset: i64,
+    offset: Option<i64>,
 ) -> impl Iterator<Item = &'a str> + use<'a> {
-    let absolute = |stored| time::absolute(stored, offset);
-    let same_start = absolute(entry.start_time.get()) == absolute(header.start_time.get());
+    let (told, begins) = (entry.start_time.get(), header.start_time.get());
+    // One of them may be relative to an offset that nobody knows, and the other not.
+    let same_start = told == begins
+        || both_absolute(told, begins, offset).map_or_else(
+            || told != time::NO_TIME && begins != time::NO_TIME,
+            |(told, begins)| told == begins,
+        );
     let same_samples = entry.number_of_samples == header.number_of_samples;
     [
         (same_start, "start time"),

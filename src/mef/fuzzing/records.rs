@@ -206,6 +206,7 @@ fn write_again(record: &Record, keys: &Keys, offset: i64) {
         let position = RecordPosition {
             file_offset: 0,
             time_uutc: Some(again.time_uutc),
+            relative: true,
             kind: record.kind,
             body_bytes: (encoded.bytes.len() - RECORD_HEADER_BYTES) as u32,
         };

@@ -26,9 +26,9 @@ pub enum RecordError {
         /// Over the bytes.
         computed: u32,
     },
-    /// The record has no CRC and stands behind a damaged one, so that nothing
-    /// shows that a record begins here at all.
-    #[error("record behind a damaged one has no CRC")]
+    /// The record has no CRC, and stands behind a damaged one or where the index has
+    /// another: nothing shows that it is one.
+    #[error("record has no CRC, and nothing else vouches for it")]
     Unverified,
     /// The file ends within the record's header.
     #[error("file ends {have} bytes into the record's header")]
@@ -72,8 +72,10 @@ pub enum RecordError {
         offset: u64,
     },
     /// The times of the file's records are relative to an offset that stands in
-    /// metadata which cannot be read.
-    #[error("times of the records are unresolved: the channel's metadata cannot be read")]
+    /// metadata which cannot be read, or which contradict each other.
+    #[error(
+        "times of the records are unresolved: metadata cannot be read, or differ in the recording time offset"
+    )]
     UnresolvedTimes,
     /// The file holds fewer records than its header declares.
     #[error("file holds {found} records, its header declares {declared}")]

@@ -102,6 +102,14 @@ impl RecordIndex {
         self.entries.binary_search(&(offset, kind)).is_ok()
     }
 
+    /// Whether a record of any type begins at `offset`.
+    pub(super) fn begins_at(&self, offset: u64) -> bool {
+        let first = self.entries.partition_point(|&(begin, _)| begin < offset);
+        self.entries
+            .get(first)
+            .is_some_and(|&(begin, _)| begin == offset)
+    }
+
     /// Takes note that what the index has at `offset` is accounted for: a record of
     /// this type and stored time, or whatever it may be where that cannot be told.
     pub(super) fn meet(&mut self, offset: u64, record: Option<(RecordType, i64)>) {

@@ -17,7 +17,7 @@ use crate::mef::time;
 /// make bodies of kilobytes; this bounds the memory that one record can take.
 pub(crate) const MAX_BODY_BYTES: u32 = 64 << 20;
 
-const _: () = assert!(size_of::<RecordPosition>() == 32);
+const _: () = assert!(size_of::<RecordPosition>() == 40);
 
 /// Where a record is, and what is needed to choose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub(crate) struct RecordPosition {
     pub(crate) file_offset: u64,
     /// When it happened, absolute uUTC.
     pub(crate) time_uutc: Option<i64>,
+    /// That time is stored relative to the recording's offset.
+    pub(crate) relative: bool,
     /// What it is.
     pub(crate) kind: RecordType,
     /// Length of the padded body.

@@ -41,6 +41,8 @@ pub(crate) struct RecordScan {
     pub(crate) positions: Vec<RecordPosition>,
     /// How many of them have a body that is stored as plain text.
     pub(crate) plain: u64,
+    /// Records, wanted or not, whose time is stored relative to the offset.
+    pub(crate) relative: u64,
     /// What is wrong with the files, whatever is wanted.
     pub(crate) damage: RecordDamage,
 }
@@ -127,6 +129,7 @@ pub(crate) fn scan(files: &RecordFiles<'_>, filter: &RecordFilter) -> Result<Rec
         found: RecordScan {
             positions: Vec::new(),
             plain: 0,
+            relative: 0,
             damage,
         },
         pending: RecordDamage::default(),
@@ -181,7 +184,9 @@ impl Scanner<'_> {
                 }
                 Met::Damaged { error, next } => (error, next),
                 Met::Record(record) => {
-                    if in_step || record.verified || self.index.has(offset, record.kind) {
+                    // Where the index has another record, somebody must vouch for it.
+                    let undisputed = in_step && !self.index.begins_at(offset);
+                    if record.verified || undisputed || self.index.has(offset, record.kind) {
                         in_step = true;
                         self.keep(offset, &record);
                         offset = record.next;
@@ -213,11 +218,14 @@ impl Scanner<'_> {
             return self.found.damage.note(path, file_offset, error);
         }
         let time_uutc = time::absolute(header.time.get(), self.files.recording_time_offset);
+        let relative = time::is_relative(header.time.get());
+        self.found.relative += u64::from(relative);
         if self.filter.matches(record.kind, time_uutc) {
             self.found.plain += u64::from(header.encryption <= 0 && header.bytes.get() > 0);
             self.found.positions.push(RecordPosition {
                 file_offset,
                 time_uutc,
+                relative,
                 kind: record.kind,
                 body_bytes: header.bytes.get(),
             });

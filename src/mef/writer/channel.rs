@@ -44,7 +44,7 @@ pub struct ChannelWriter {
     samples_per_block: usize,
     /// Samples of the current run that do not fill a block yet.
     pending: Vec<i32>,
-    run: Option<Run>,
+    pub(super) run: Option<Run>,
     /// The segment at hand: there is none before its first block.
     segment: Option<SegmentWriter>,
     next_segment: u32,
@@ -198,8 +198,8 @@ impl ChannelWriter {
         let fs = self.sampling_frequency();
         let samples = run.encoded + self.pending.len() as u64;
         let end = run.start.saturating_add(duration(samples, fs));
-        // Both are times from 1970 on: their difference cannot overflow.
-        let late = (start - end) as f64 * fs / 1e6;
+        // A time that stands in the files may be any.
+        let late = start.saturating_sub(end) as f64 * fs / 1e6;
         if late <= -0.5 {
             return Err(WriteError::Overlap { start, end });
         }

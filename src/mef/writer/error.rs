@@ -132,6 +132,15 @@ pub enum WriteError {
         /// What is wrong.
         fault: RecordFileFault,
     },
+    /// A segment of the channel cannot be read, so that nobody knows how many samples
+    /// come before the next.
+    #[error("{}: a segment that cannot be read: {error}", path.display())]
+    UnreadableSegment {
+        /// The segment's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: MefError,
+    },
     /// An existing file that cannot be extended, since it breaks the format.
     #[error(transparent)]
     Unreadable(#[from] MefError),

@@ -78,6 +78,15 @@ pub(super) fn open_channel(
         Some(Err(unreadable)) => return Err(unreadable.error.into()),
         None => return Err(nothing()),
     };
+    // The next segment says how many samples there are before it.
+    let known = |stem: &str| channel.segments.iter().any(|segment| segment.stem == stem);
+    let mut unreadable = channel.unreadable.iter();
+    if let Some(lost) = unreadable.find(|segment| !known(&segment.stem)) {
+        return Err(WriteError::UnreadableSegment {
+            path: folder.join(format!("{}.segd", lost.stem)),
+            error: lost.error.clone(),
+        });
+    }
     let template = match &segment {
         Some(segment) => segment.template.clone(),
         None => template_of(store, name, options)?.ok_or_else(nothing)?,

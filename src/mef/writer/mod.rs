@@ -186,7 +186,8 @@ impl SessionWriter {
     ///
     /// # Errors
     /// [`WriteError::NothingToContinue`], [`WriteError::Busy`],
-    /// [`WriteError::Locked`], [`WriteError::Unreadable`] and [`WriteError::Io`].
+    /// [`WriteError::Locked`], [`WriteError::Unreadable`], [`WriteError::Io`], and
+    /// [`WriteError::UnreadableSegment`], where one of the channel's cannot be read.
     pub fn continue_channel(&mut self, name: &str) -> Result<ChannelWriter, WriteError> {
         check_name(name)?;
         let (store, _) = Store::open(&self.folder)?;

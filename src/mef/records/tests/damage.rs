@@ -72,6 +72,16 @@ fn a_crc_of_zero_was_not_computed() {
 }
 
 #[test]
+fn without_a_crc_a_record_that_the_index_disputes_is_lost() {
+    let mut pair = Pair::of(&notes(4)).without_crc_at(place(2));
+    pair.data[place(2) as usize + 4] = b'X';
+    let scan = pair.scan(false);
+    assert_eq!(offsets(&scan), all_but(2, 4));
+    let found = findings(&scan);
+    assert!(matches!(found[..], [(offset, RecordError::Unverified)] if offset == place(2)));
+}
+
+#[test]
 fn without_a_crc_a_record_behind_a_damaged_one_needs_the_index() {
     let mut pair = Pair::of(&notes(4)).without_crc_at(place(2));
     pair.data[place(1) as usize + 30] ^= 1;
@@ -407,6 +417,7 @@ fn a_body_beyond_the_limit_is_not_read() {
     let position = RecordPosition {
         file_offset: 1024,
         time_uutc: Some(START),
+        relative: true,
         kind: RecordType::NOTE,
         body_bytes: MAX_BODY_BYTES + 16,
     };

@@ -118,6 +118,35 @@ fn a_gap_an_overlap_and_a_new_segment() {
     assert_eq!(section.start_sample.get(), 160);
 }
 
+/// The next segment could not say how many samples there are before it.
+#[test]
+fn a_channel_with_an_unreadable_segment_is_refused() {
+    for lost in [0, 1] {
+        let (_folder, path) = fifteen_seconds(SessionOptions::default());
+        let mut channel = writer(&path).unwrap();
+        channel.new_segment().unwrap();
+        channel.write(at(15), &counts(150..200)).unwrap();
+        channel.finish().unwrap();
+        fs::remove_file(segment_file(&path, lost, "tidx")).unwrap();
+        let refused = writer(&path).err().unwrap();
+        let WriteError::UnreadableSegment { path: folder, .. } = &refused else {
+            panic!("{refused}");
+        };
+        let file = segment_file(&path, lost, "tidx");
+        assert_eq!(Some(folder.as_path()), file.parent());
+    }
+}
+
+/// The run that a channel goes on with has its time from the files.
+#[test]
+fn an_absurd_end_of_what_stands_there_is_a_gap() {
+    let (_folder, path) = fifteen_seconds(SessionOptions::default());
+    let mut channel = writer(&path).unwrap();
+    channel.run.as_mut().unwrap().start = i64::MIN;
+    channel.write(at(15), &counts(150..200)).unwrap();
+    channel.finish().unwrap();
+}
+
 /// Each of these leaves the old segment byte for byte as it is.
 #[test]
 fn a_torn_segment_stays_and_a_new_one_is_begun() {
