@@ -251,7 +251,7 @@ async fn what_ended_a_worker_is_not_read_by_the_server_itself() {
     let reading = client.start(&session, &suspect).await;
     signal(busy_worker(&server).pid, Signal::KILL);
     let error = reading.finish().await.unwrap_err();
-    assert!(error.contains("no other can be started now"), "{error}");
+    assert!(error.contains("none can be started now"), "{error}");
     client.read_right(&session, &session.span(1..2, 0, 1)).await;
     server.logged("no worker can run: reads are decoded in the server process");
     server.logged("worker processes read again");
