@@ -401,6 +401,15 @@ fn every_unknown_stretch_is_an_error_however_many_there_are() {
     }
 }
 
+/// An engine that looks at the files whenever it is asked.
+fn watching_engine() -> Engine {
+    mef3_server::worker::init();
+    let mut config = mef3_server::config::Config::default();
+    config.live.staleness_ms = 0;
+    config.workers.processes = 0;
+    Engine::builder().config(config).start().unwrap()
+}
+
 #[tokio::test]
 async fn a_look_at_what_nobody_touches_finds_nothing_new() {
     let (_folder, session) = session();
@@ -426,11 +435,7 @@ async fn a_look_at_what_nobody_touches_finds_nothing_new() {
         bytes[8720..8728].copy_from_slice(&99.0_f64.to_le_bytes());
         repair("tmet", bytes);
     });
-    mef3_server::worker::init();
-    let mut config = mef3_server::config::Config::default();
-    config.live.staleness_ms = 0;
-    config.workers.processes = 0;
-    let engine = Engine::builder().config(config).start().unwrap();
+    let engine = watching_engine();
     let opened = engine.open(&session).await.unwrap();
     assert_eq!(opened.info().unreadable.len(), 1);
     for _ in 0..3 {
@@ -445,11 +450,7 @@ async fn new_clips_of_a_video_appear() {
     let folder = tempfile::tempdir().unwrap();
     let session = folder.path().join("video_pymef.mefd");
     corpus::copy_folder(&corpus::folder().join("video_pymef.mefd"), &session);
-    mef3_server::worker::init();
-    let mut config = mef3_server::config::Config::default();
-    config.live.staleness_ms = 0;
-    config.workers.processes = 0;
-    let engine = Engine::builder().config(config).start().unwrap();
+    let engine = watching_engine();
     let opened = engine.open(&session).await.unwrap();
     let clips = |recording: &mef3_server::Recording| {
         recording.info().video_channels[0].segments[0].clips.len()
