@@ -5,6 +5,11 @@
 //! same code does the jobs in the server itself where no worker can run.
 
 pub(crate) mod bridge;
+#[cfg(feature = "fault-injection")]
+mod faults;
+#[cfg(not(feature = "fault-injection"))]
+#[path = "no_faults.rs"]
+mod faults;
 pub(crate) mod page;
 mod process;
 pub(crate) mod protocol;

@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::faults;
 use super::protocol::{JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
 use super::sandbox::{Confines, Sandbox, enter};
@@ -235,6 +236,7 @@ fn worker_main(arguments: WorkerArguments) {
     if prepare_process(&name, server).is_err() {
         return;
     }
+    faults::arm();
     // Before anything of a file is read. Without its limits it does not begin.
     let Ok(sandbox) = enter(&settings.confines) else {
         return;
@@ -290,11 +292,12 @@ struct Channels {
 
 impl Answers for Channels {
     fn answer(&mut self, reply: Reply, samples: &[i32]) -> Result<(), HangUp> {
+        let (reply, samples) = faults::spoilt(reply, samples);
         self.replies.send(reply).map_err(|_| HangUp)?;
         if samples.is_empty() {
             return Ok(());
         }
-        let payload = bytemuck::cast_slice(samples);
+        let payload = bytemuck::cast_slice(&samples);
         self.payloads.send(payload).map_err(|_| HangUp)
     }
 

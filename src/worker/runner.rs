@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use super::faults;
 use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
 use crate::mef::{MefError, Scratch, SegmentReader, Store, open_session_watched, refresh};
 
@@ -84,6 +85,7 @@ impl Runner {
     }
 
     fn work(&mut self, job: &Job, answers: &mut dyn Answers) -> Result<(), HangUp> {
+        faults::before_job(&job.work);
         match &job.work {
             Work::Open(path, options) => {
                 let opened = open_session_watched(path, options, &mut goes_on(job.id, answers));
@@ -116,6 +118,7 @@ impl Runner {
         for work in segments {
             let mut reader = self.reader(work);
             for ordered in &work.pages {
+                faults::before_page(&work.place, ordered);
                 let blocks = match &mut reader {
                     Ok((reader, scratch)) => {
                         let mut blocks = Vec::with_capacity(ordered.blocks.len());

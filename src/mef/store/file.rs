@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 
 use super::ReadAt;
 use super::archive::Extent;
+use super::obstacle::{self, Call};
 use crate::mef::error::{Malformation, MefError};
 
 /// An open file of a session.
@@ -38,6 +39,7 @@ pub(crate) struct FileStatus {
 impl FileStatus {
     /// Of the file at a path.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        obstacle::pass(path, Call::Status)?;
         Ok(Self::of(&std::fs::metadata(path)?))
     }
 
@@ -69,11 +71,13 @@ impl StoredFile {
     /// Opens a regular file. Anything else under a file's name is refused, and
     /// never waited for: a FIFO without a writer would wait for ever.
     pub(super) fn open(path: PathBuf) -> Result<Self, MefError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits() as i32)
-            .open(&path)
-            .map_err(|error| MefError::io(&path, &error))?;
+        let opened = obstacle::pass(&path, Call::Open).and_then(|()| {
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(OFlags::NONBLOCK.bits() as i32)
+                .open(&path)
+        });
+        let file = opened.map_err(|error| MefError::io(&path, &error))?;
         let status = file
             .metadata()
             .map_err(|error| MefError::io(&path, &error))?;
@@ -112,6 +116,7 @@ impl StoredFile {
 
     /// The status of the file that was opened.
     pub(crate) fn status(&self) -> io::Result<FileStatus> {
+        obstacle::pass(&self.path, Call::Status)?;
         Ok(FileStatus::of(&self.file.metadata()?).within(self.extent()))
     }
 
@@ -150,6 +155,7 @@ impl StoredFile {
 
 impl ReadAt for StoredFile {
     fn size(&self) -> io::Result<u64> {
+        obstacle::pass(&self.path, Call::Status)?;
         match self.extent() {
             Some(extent) => Ok(extent.length),
             None => Ok(self.file.metadata()?.len()),
@@ -157,6 +163,7 @@ impl ReadAt for StoredFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        obstacle::pass(&self.path, Call::Read)?;
         let (base, rest) = match self.extent() {
             Some(extent) => (extent.offset, extent.length.saturating_sub(offset)),
             None => (0, u64::MAX),

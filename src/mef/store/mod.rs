@@ -2,6 +2,7 @@
 
 mod archive;
 mod file;
+pub(crate) mod obstacle;
 mod read_at;
 mod tar;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use archive::archive_stem;
 pub(crate) use archive::{Archive, ItemKind};
 pub(crate) use file::{FileStatus, StoredFile};
+use obstacle::Call;
 pub(crate) use read_at::ReadAt;
 pub(crate) use tar::MAX_EXTENSION_BYTES;
 
@@ -44,7 +46,8 @@ pub(crate) struct Item {
 impl Store {
     /// The store at `path`, and the session's name by it.
     pub(crate) fn open(path: &Path) -> Result<(Self, String), MefError> {
-        let status = fs::metadata(path).map_err(|error| MefError::io(path, &error))?;
+        let status = obstacle::pass(path, Call::Status).and_then(|()| fs::metadata(path));
+        let status = status.map_err(|error| MefError::io(path, &error))?;
         if !status.is_dir() && archive_stem(path).is_some() {
             return Self::open_archive(path);
         }
@@ -113,6 +116,7 @@ impl Store {
         let path = self.path(folder);
         let io_error = |error: io::Error| MefError::io(&path, &error);
         let mut items = Vec::new();
+        obstacle::pass(&path, Call::Open).map_err(io_error)?;
         for entry in fs::read_dir(&path).map_err(io_error)? {
             let entry = entry.map_err(io_error)?;
             let name = entry.file_name();
