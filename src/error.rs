@@ -93,6 +93,18 @@ pub enum Error {
         /// The page or the session.
         what: String,
     },
+    /// The samples of one request are more than any may have.
+    #[error(
+        "the request has {} MiB of samples, and one may have {} (limits.request_mb)",
+        bytes.div_ceil(1 << 20),
+        limit_bytes >> 20
+    )]
+    RequestTooLarge {
+        /// Bytes of the samples that were asked for.
+        bytes: u64,
+        /// Bytes that one request may have.
+        limit_bytes: u64,
+    },
     /// A limit of the server would be exceeded.
     #[error("{limit} is limited to {value}")]
     LimitExceeded {

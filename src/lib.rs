@@ -63,12 +63,13 @@ pub mod worker;
 
 pub use actors::cache::CacheStatistics;
 pub use actors::coordinator::CoordinatorStatistics;
+pub use actors::file_manager::RecordingStatistics;
 pub use actors::prefetcher::PrefetchStatistics;
 pub use actors::slot::{WorkerState, WorkerStatus};
 pub use actors::supervisor::SupervisorStatistics;
 pub use engine::{
-    Block, BlockItem, BlockStream, Engine, EngineBuilder, Follow, Masked, ReadRequest, Recording,
-    StartError, Statistics, Window, WindowStream,
+    Block, BlockItem, BlockStream, Engine, EngineBuilder, Follow, Held, Masked, ReadRequest,
+    Recording, StartError, Statistics, Window, WindowStream,
 };
 pub use error::Error;
 pub use worker::page::Revision;

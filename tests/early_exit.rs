@@ -83,7 +83,7 @@ fn host(children_do: &str) {
     mef3_server::worker::init();
     let temporary = env::temp_dir();
     let mut config = Config::default();
-    config.workers.processes = 2;
+    config.workers.min = 2;
     // A death is noticed before the limit, a hang is not.
     let (spawn_limit_s, read_limit_s) = if children_do == HANG {
         (1, 10)

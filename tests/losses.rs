@@ -406,7 +406,7 @@ fn watching_engine() -> Engine {
     mef3_server::worker::init();
     let mut config = mef3_server::config::Config::default();
     config.live.staleness_ms = 0;
-    config.workers.processes = 0;
+    config.workers.min = 0;
     Engine::builder().config(config).start().unwrap()
 }
 

@@ -194,10 +194,10 @@ fn an_unknown_key_of_the_configuration_file_is_named() {
 fn a_bad_value_in_the_configuration_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("server.toml");
-    fs::write(&file, "[workers]\nprocesses = \"many\"\n").unwrap();
+    fs::write(&file, "[workers]\nmin = \"many\"\n").unwrap();
     let file = file.to_str().unwrap();
     let ended = Launch::command(["serve", "--config", file]).run();
-    assert_refused(&ended, &[file, "workers.processes"]);
+    assert_refused(&ended, &[file, "workers.min"]);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn the_configuration_file_is_honoured() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("server.toml");
     let port = free_port();
-    let text = format!("[server]\nlisten = \"127.0.0.1:{port}\"\n[workers]\nprocesses = 3\n");
+    let text = format!("[server]\nlisten = \"127.0.0.1:{port}\"\n[workers]\nmin = 3\n");
     fs::write(&file, text).unwrap();
     let server = Launch::command(["serve", "--config", file.to_str().unwrap()]).start();
     assert_eq!(server.address, SocketAddr::from(([127, 0, 0, 1], port)));
@@ -240,12 +240,12 @@ fn variables_go_over_the_file_and_flags_over_both() {
     let file = folder.path().join("server.toml");
     fs::write(
         &file,
-        "[server]\nlisten = \"127.0.0.1:1\"\n[workers]\nprocesses = 4\n",
+        "[server]\nlisten = \"127.0.0.1:1\"\n[workers]\nmin = 4\n",
     )
     .unwrap();
     let server = Launch::command(["serve", "--config", file.to_str().unwrap()])
         .env("MEF3_SERVER_SERVER_LISTEN", "127.0.0.2:0")
-        .env("MEF3_SERVER_WORKERS_PROCESSES", "3")
+        .env("MEF3_SERVER_WORKERS_MIN", "3")
         .arg("--workers")
         .arg("1")
         .start();

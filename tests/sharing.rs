@@ -258,7 +258,7 @@ async fn a_cold_window_is_decoded_once_for_ten_clients() {
 /// An engine with one worker, which is stopped, and a session that is open.
 async fn engine_at_a_standstill(session: &KnownSession) -> (Engine, u32) {
     let mut config = without_prefetch();
-    config.workers.processes = 1;
+    config.workers.min = 1;
     // A read asks for everything at once.
     config.limits.read_ahead_mb = 1024;
     let engine = start(config);

@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use super::blame::Blame;
 use super::cache::{Cache, LookUp, Store};
 use super::file_manager::{FileManager, RecordingChanged};
-use super::flights::{Class, Completed, Ending, Flights, Progress};
+use super::flights::{Class, Completed, Ending, Flights, Progress, Take, Taken};
 use super::settings::Settings;
-use super::supervisor::{RunJob, WorkerSupervisor};
+use super::supervisor::{CancelJob, QueueDelay, RunJob, WorkerSupervisor};
 use crate::error::Error;
 use crate::mef::{Known, MefError, OpenOptions, RecordPage, RecordQuery, RecordReader, Refresh};
 use crate::worker::bridge::JobEvent;
@@ -39,6 +39,9 @@ const MAX_PREDICTED_PAGES: usize = 16;
 
 /// Wait before a job that nobody could take is offered again.
 const RETURN_PAUSE: Duration = Duration::from_millis(2);
+/// How often it is looked for jobs that nobody waits for any more, and for pages
+/// that wait long.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// Figures of the coordinator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +57,9 @@ pub struct CoordinatorStatistics {
     pub failed: u64,
     /// Jobs whose reader died while it did them.
     pub lost_jobs: u64,
+    /// Jobs that were taken back from their reader: nobody wanted them any more,
+    /// or they were predictions in the way of a request.
+    pub cancelled_jobs: u64,
     /// Requests that were refused because too many pages are in flight.
     pub refused: u64,
     /// Pages in flight now.
@@ -65,6 +71,7 @@ pub(crate) type Fetched = Result<Vec<Result<Arc<Page>, Error>>, Error>;
 
 /// A job that a reader has.
 struct Running {
+    job: Arc<Job>,
     kind: Kind,
     predicted: bool,
 }
@@ -133,6 +140,8 @@ pub(crate) struct Coordinator {
     supervisor: Addr<WorkerSupervisor>,
     mailbox: usize,
     queued_pages: usize,
+    /// How long pages may wait before more workers are asked for.
+    grow_delay: Duration,
     opens: VecDeque<PendingOpen>,
     /// What is held against sessions whose opening ended its reader.
     blame: Blame<PathBuf>,
@@ -156,6 +165,7 @@ impl Coordinator {
             supervisor,
             mailbox: settings.mailbox,
             queued_pages: settings.queued_pages,
+            grow_delay: settings.grow_delay,
             opens: VecDeque::new(),
             blame: Blame::default(),
             flights: Flights::default(),
@@ -194,25 +204,67 @@ impl Coordinator {
     }
 
     /// Gives out work while there is room: opens, then requests, then
-    /// predictions. One place a reader is kept free of predictions.
+    /// predictions. One place a reader is kept free of predictions, and those that
+    /// are under way make room for a request.
     fn dispatch(&mut self) {
+        let mut requested = false;
         while self.running.len() < self.capacity.jobs {
             if let Some(open) = self.opens.pop_front() {
                 self.run_open(open);
+                requested = true;
                 continue;
             }
             let waiting = self.flights.queued(Class::Request);
             let share = waiting.div_ceil(self.capacity.readers.max(1));
             let pages = share.clamp(MIN_JOB_PAGES, MAX_JOB_PAGES);
             if self.run_pages(Class::Request, pages) {
+                requested = true;
                 continue;
             }
             let predicted = self.running.values().filter(|job| job.predicted).count();
             if predicted >= self.capacity.readers
                 || !self.run_pages(Class::Prediction, MAX_PREDICTED_PAGES)
             {
-                return;
+                break;
             }
+        }
+        if requested || !self.opens.is_empty() || self.flights.queued(Class::Request) > 0 {
+            self.cancel_jobs(|running, unanswered, flights| {
+                running.predicted && !unanswered.iter().any(|key| flights.is_requested(key))
+            });
+        }
+    }
+
+    /// Takes jobs back that `which` picks, by what is unanswered of each.
+    fn cancel_jobs(&mut self, which: impl Fn(&Running, &[PageKey], &Flights) -> bool) {
+        for (&id, running) in &self.running {
+            let Kind::Decode { keys, answered } = &running.kind else {
+                continue;
+            };
+            let unanswered = keys.get(*answered..).unwrap_or_default();
+            if running.job.is_cancelled()
+                || unanswered.is_empty()
+                || !which(running, unanswered, &self.flights)
+            {
+                continue;
+            }
+            running.job.cancel();
+            self.statistics.cancelled_jobs += 1;
+            // Once for each job.
+            self.supervisor.do_send(CancelJob(id));
+        }
+    }
+
+    /// Takes back what nobody wants any more, and asks for more workers where
+    /// requests wait for one.
+    fn look_around(&mut self) {
+        self.cancel_jobs(|_, unanswered, flights| {
+            !unanswered.iter().any(|key| flights.is_wanted(key))
+        });
+        let delay = self.flights.longest_wait();
+        if delay >= self.grow_delay {
+            // One for each look.
+            self.supervisor.do_send(QueueDelay(delay));
         }
     }
 
@@ -243,39 +295,44 @@ impl Coordinator {
             return open.fail(Error::NoWorker { what });
         }
         let work = open.work();
-        let running = Running {
-            kind: Kind::Open(Some(open)),
-            predicted: false,
-        };
-        self.run(work, suspect, running);
+        self.run(work, Kind::Open(Some(open)), false, suspect, None);
     }
 
     /// Starts one job of a class; `false` where nothing is queued.
     fn run_pages(&mut self, class: Class, pages: usize) -> bool {
-        let who = self.capacity.who;
-        let (keys, suspect) = self.flights.take(class, pages, MAX_JOB_SAMPLES, who);
+        let take = Take {
+            class,
+            pages,
+            samples: MAX_JOB_SAMPLES,
+            lanes: self.capacity.readers,
+            who: self.capacity.who,
+        };
+        let Taken {
+            keys,
+            suspect,
+            lane,
+        } = self.flights.take(&take);
         if keys.is_empty() {
             return false;
         }
         let work = Work::Decode(self.segment_work(&keys));
-        self.run(
-            work,
-            suspect,
-            Running {
-                kind: Kind::Decode { keys, answered: 0 },
-                predicted: class == Class::Prediction,
-            },
-        );
+        let kind = Kind::Decode { keys, answered: 0 };
+        self.run(work, kind, class == Class::Prediction, suspect, Some(lane));
         true
     }
 
-    fn run(&mut self, work: Work, suspect: bool, running: Running) {
+    fn run(&mut self, work: Work, kind: Kind, predicted: bool, suspect: bool, lane: Option<usize>) {
         let id = self.next_job;
         self.next_job += 1;
+        let job = Arc::new(Job::new(id, work));
+        let running = Running {
+            job: Arc::clone(&job),
+            kind,
+            predicted,
+        };
         self.running.insert(id, running);
-        let job = Arc::new(Job { id, work });
         // Bounded by the capacity that the supervisor announced.
-        self.supervisor.do_send(RunJob { job, suspect });
+        self.supervisor.do_send(RunJob { job, suspect, lane });
     }
 
     /// The pages' blocks, neighbours of one segment together, in order.
@@ -319,6 +376,7 @@ impl Coordinator {
         let Some(Running {
             kind: Kind::Decode { keys, answered },
             predicted,
+            ..
         }) = self.running.get_mut(&job)
         else {
             return;
@@ -399,6 +457,7 @@ impl Actor for Coordinator {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(self.mailbox);
+        context.run_interval(LOOK_PERIOD, |coordinator, _| coordinator.look_around());
     }
 }
 
@@ -641,6 +700,7 @@ impl Handler<JobNews> for Coordinator {
                 context.run_later(RETURN_PAUSE, |coordinator, _| coordinator.dispatch());
                 return;
             }
+            JobEvent::Cancelled => Ending::NotBegun,
             JobEvent::Lost => {
                 self.statistics.lost_jobs += 1;
                 Ending::Died

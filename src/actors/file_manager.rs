@@ -24,6 +24,16 @@ use crate::error::Error;
 use crate::mef::{Channel, OpenOptions, Refresh, Rule};
 use crate::worker::page::{PagedRecording, RecordingId};
 
+/// Figures of the open recordings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordingStatistics {
+    /// Recordings that are open.
+    pub open: u64,
+    /// Bytes that their indices take.
+    pub metadata_bytes: u64,
+}
+
 /// The name under which a recording is open. Who has given another password, or
 /// none, has opened another recording.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +139,10 @@ impl FileManager {
         context.spawn(asked.into_actor(self).map(move |outcome, manager, _| {
             let mut waiting = manager.opening.remove(&key).unwrap_or_default();
             waiting.retain(|reply| !reply.is_closed());
+            let outcome = outcome.and_then(|recording| {
+                manager.check_metadata(&recording)?;
+                Ok(recording)
+            });
             if let Ok(recording) = &outcome
                 && !waiting.is_empty()
             {
@@ -143,6 +157,24 @@ impl FileManager {
                 let _ = reply.send(opened);
             }
         }));
+    }
+
+    /// Refuses a recording whose indices would be more than there may be.
+    fn check_metadata(&self, recording: &PagedRecording) -> Result<(), Error> {
+        let bytes = self.metadata_bytes() + recording.memory();
+        if bytes <= self.settings.metadata_bytes {
+            return Ok(());
+        }
+        Err(Error::LimitExceeded {
+            limit: "limits.metadata_mb",
+            value: (self.settings.metadata_bytes >> 20) as u64,
+        })
+    }
+
+    /// Bytes that the indices of all open recordings take.
+    fn metadata_bytes(&self) -> usize {
+        let files = self.files.values();
+        files.map(|file| file.recording.memory()).sum()
     }
 
     /// Enters a recording that was read, where somebody still waits for it.
@@ -649,5 +681,21 @@ impl Handler<RecordingChanged> for FileManager {
             self.refreshing.insert(key.clone(), Vec::new());
             self.look_again(key, context);
         }
+    }
+}
+
+/// Asks for the file manager's figures.
+#[derive(Message)]
+#[rtype(result = "RecordingStatistics")]
+pub(crate) struct CountOpen;
+
+impl Handler<CountOpen> for FileManager {
+    type Result = MessageResult<CountOpen>;
+
+    fn handle(&mut self, _: CountOpen, _: &mut Self::Context) -> Self::Result {
+        MessageResult(RecordingStatistics {
+            open: self.files.len() as u64,
+            metadata_bytes: self.metadata_bytes() as u64,
+        })
     }
 }

@@ -1,13 +1,16 @@
 //! The table of pages in flight: plain data, without an actor around it.
 
+mod take;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+pub(crate) use self::take::{Take, Taken};
 use super::blame::{Blame, Suspicion};
-use super::coordinator::{Fetched, Readers};
+use super::coordinator::Fetched;
 use crate::error::{Error, PagePlace};
 use crate::mef::FileIdentity;
 use crate::worker::page::{Page, PageKey, PagedRecording};
@@ -40,7 +43,7 @@ pub(crate) enum Completed {
 /// How a job ended that left pages unanswered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ending {
-    /// No reader has begun it.
+    /// No reader has begun it, or its reader was told to leave off.
     NotBegun,
     /// Its reader died over it.
     Died,
@@ -68,6 +71,8 @@ enum Stage {
 struct Flight {
     recording: Arc<PagedRecording>,
     stage: Stage,
+    /// When it last came into a queue.
+    queued_at: Instant,
     /// Requests that wait, and the position of the page in each.
     waiters: Vec<(u64, usize)>,
     suspicion: Suspicion,
@@ -122,6 +127,33 @@ impl Flights {
         }
     }
 
+    /// How long the first page that a request wants has waited for a reader.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        let first = self
+            .request_queue
+            .iter()
+            .filter_map(|key| self.flights.get(key))
+            .find(|flight| flight.stage == Stage::Queued(Class::Request));
+        first.map_or(Duration::ZERO, |flight| flight.queued_at.elapsed())
+    }
+
+    /// Whether a request waits for a page that was not cancelled.
+    pub(crate) fn is_requested(&self, key: &PageKey) -> bool {
+        let flight = self.flights.get(key);
+        flight.is_some_and(|flight| flight.waiters.iter().any(|(id, _)| self.waits(*id)))
+    }
+
+    /// Whether a request waits for a page, or somebody is expected to.
+    pub(crate) fn is_wanted(&self, key: &PageKey) -> bool {
+        let flight = self.flights.get(key);
+        flight.is_some_and(|flight| flight.predicted_for.is_some()) || self.is_requested(key)
+    }
+
+    fn waits(&self, request: u64) -> bool {
+        let request = self.requests.get(&request);
+        request.is_some_and(|request| !request.reply.is_closed())
+    }
+
     /// The recording of a page in flight.
     pub(crate) fn recording(&self, key: &PageKey) -> Option<&Arc<PagedRecording>> {
         self.flights.get(key).map(|flight| &flight.recording)
@@ -162,6 +194,7 @@ impl Flights {
             flight.predicted_for = None;
             if flight.stage == Stage::Queued(Class::Prediction) {
                 flight.stage = Stage::Queued(Class::Request);
+                flight.queued_at = Instant::now();
                 self.request_queue.push_back(key);
             }
             joined += 1;
@@ -288,6 +321,7 @@ impl Flights {
         let Some(flight) = self.flights.get_mut(&key) else {
             return Completed::Unwanted;
         };
+        flight.queued_at = Instant::now();
         if !flight.waiters.is_empty() {
             flight.stage = Stage::Queued(Class::Request);
             push(&mut self.request_queue, key);
@@ -392,65 +426,6 @@ impl Flights {
         })
     }
 
-    /// Takes pages for one job from the head of a queue, and says whether a
-    /// reader has died over them. Such a page goes alone, and fails where it
-    /// would go to the server process. Pages whose requests were all cancelled
-    /// are dropped.
-    pub(crate) fn take(
-        &mut self,
-        class: Class,
-        max_pages: usize,
-        max_samples: u64,
-        who: Readers,
-    ) -> (Vec<PageKey>, bool) {
-        let mut keys = Vec::new();
-        let mut samples = 0;
-        while keys.len() < max_pages {
-            let queue = match class {
-                Class::Request => &mut self.request_queue,
-                Class::Prediction => &mut self.prediction_queue,
-            };
-            let Some(key) = queue.pop_front() else {
-                break;
-            };
-            let Some(flight) = self.flights.get_mut(&key) else {
-                continue;
-            };
-            if flight.stage != Stage::Queued(class) {
-                continue;
-            }
-            let abandoned = class == Class::Request
-                && flight.waiters.iter().all(|(request, _)| {
-                    self.requests
-                        .get(request)
-                        .is_none_or(|request| request.reply.is_closed())
-                });
-            let page_samples = flight.recording.samples_of(&key);
-            if abandoned {
-                self.complete(key, &Err(Error::Stopped));
-                continue;
-            }
-            if who.refuses(flight.suspicion.deadly) {
-                let what = self.place(&key).map(|place| place.to_string());
-                let what = what.unwrap_or_default();
-                self.complete(key, &Err(Error::NoWorker { what }));
-                continue;
-            }
-            samples += page_samples;
-            let full = samples > max_samples || flight.suspicion.alone;
-            if full && !keys.is_empty() {
-                queue.push_front(key);
-                break;
-            }
-            flight.stage = Stage::Running;
-            keys.push(key);
-            if flight.suspicion.alone {
-                return (keys, flight.suspicion.deadly);
-            }
-        }
-        (keys, false)
-    }
-
     /// Ends the flight of a page that a reader has answered.
     pub(crate) fn answered(
         &mut self,
@@ -505,6 +480,7 @@ impl Flight {
         Self {
             recording,
             stage: Stage::LookingUp,
+            queued_at: Instant::now(),
             waiters: Vec::new(),
             suspicion: Suspicion::default(),
             predicted_for: None,

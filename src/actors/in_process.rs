@@ -113,6 +113,7 @@ impl Direct<'_> {
                 Ok(JobEvent::Pages(self.check.pages(headers, payload)?))
             }
             Reply::Done(job) => self.check.done(job).map(|()| JobEvent::Done),
+            Reply::Cancelled(job) => self.check.cancelled(job).map(|()| JobEvent::Cancelled),
             Reply::Panicked(_, message) => Ok(JobEvent::Panicked(message)),
         }
     }

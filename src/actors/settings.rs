@@ -18,8 +18,15 @@ pub(crate) struct Settings {
     pub(crate) cache_bytes: usize,
     /// Pages that nobody asked for within this time are dropped.
     pub(crate) cache_idle_limit: Option<Duration>,
-    /// Worker processes; none: everything is decoded in process.
+    /// Worker processes that are always there; none: everything is decoded in
+    /// process.
     pub(crate) workers: usize,
+    /// Worker processes that there are at most.
+    pub(crate) most_workers: usize,
+    /// How long pages wait for a worker before another is started.
+    pub(crate) grow_delay: Duration,
+    /// How long a worker beyond the least has nothing to do before it is ended.
+    pub(crate) shrink_idle: Duration,
     pub(crate) in_process_threads: usize,
     /// What every worker is told.
     pub(crate) worker: WorkerSettings,
@@ -48,6 +55,14 @@ pub(crate) struct Settings {
     pub(crate) queued_pages: usize,
     /// Decoded bytes that one read works ahead of its reader.
     pub(crate) read_ahead_bytes: usize,
+    /// Decoded bytes that all reads hold beside the cache.
+    pub(crate) in_flight_bytes: usize,
+    /// Of these, those that one client's reads hold.
+    pub(crate) client_bytes: usize,
+    /// Bytes of samples that one request may have.
+    pub(crate) request_bytes: u64,
+    /// Bytes of the indices of all open recordings.
+    pub(crate) metadata_bytes: usize,
     pub(crate) channels_per_read: usize,
     /// How old what is known of a recording's files may be.
     pub(crate) staleness: Duration,
@@ -69,7 +84,10 @@ impl From<&Config> for Settings {
             mailbox: limits.mailbox,
             cache_bytes: cache.size_bytes(),
             cache_idle_limit: cache.idle_ttl(),
-            workers: workers.processes,
+            workers: workers.min,
+            most_workers: workers.most(),
+            grow_delay: workers.grow_delay(),
+            shrink_idle: workers.shrink_idle(),
             in_process_threads: workers.in_process_threads,
             worker: WorkerSettings {
                 open_segments: NonZeroUsize::new(workers.open_segments)
@@ -97,6 +115,10 @@ impl From<&Config> for Settings {
             open_recordings: limits.open_recordings,
             queued_pages: limits.queued_pages,
             read_ahead_bytes: limits.read_ahead_bytes(),
+            in_flight_bytes: limits.in_flight_bytes(),
+            client_bytes: limits.client_bytes(),
+            request_bytes: limits.request_bytes(),
+            metadata_bytes: limits.metadata_bytes(),
             channels_per_read: limits.channels_per_read,
             staleness: live.staleness(),
         }

@@ -44,7 +44,7 @@ pub enum WorkerState {
     Waiting,
     /// The slot has spent its restarts and rests.
     Resting,
-    /// No worker will be started again.
+    /// No worker is started: the slot is a spare one, or the end has come.
     Off,
 }
 
@@ -61,6 +61,8 @@ pub(super) struct Slot {
     pub(super) commands: Option<SyncSender<Command>>,
     pub(super) jobs: Vec<JobId>,
     pub(super) last_progress: Instant,
+    /// Nothing was left to do for the worker, and it is sent home.
+    pub(super) retired: bool,
     backoff: Duration,
     failed_starts: u32,
     recent_restarts: VecDeque<Instant>,
@@ -77,6 +79,7 @@ impl Slot {
             commands: None,
             jobs: Vec::new(),
             last_progress: Instant::now(),
+            retired: false,
             backoff: settings.restart_backoff_min,
             failed_starts: 0,
             recent_restarts: VecDeque::new(),
@@ -98,6 +101,7 @@ impl Slot {
     pub(super) fn up(&mut self, worker: Option<WorkerRef>) {
         self.worker = worker;
         self.failed_starts = 0;
+        self.last_progress = Instant::now();
         self.enter(WorkerState::Ready);
     }
 

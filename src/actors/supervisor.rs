@@ -45,6 +45,10 @@ pub struct SupervisorStatistics {
     pub stalled: u64,
     /// Workers that could not be killed.
     pub abandoned: u64,
+    /// Workers that were started because requests waited.
+    pub grown: u64,
+    /// Workers that were ended because they had nothing to do.
+    pub shrunk: u64,
 }
 
 /// A thread of the in-process reader.
@@ -71,18 +75,20 @@ pub(crate) struct WorkerSupervisor {
     in_process_jobs: u64,
     stalled: u64,
     abandoned: u64,
+    grown: u64,
+    shrunk: u64,
 }
 
 impl WorkerSupervisor {
     pub(crate) fn new(settings: &Settings, coordinator: Addr<Coordinator>) -> Self {
-        let workers = if settings.workers > 0 && !is_initialised() {
+        let workers = if settings.most_workers > 0 && !is_initialised() {
             tracing::warn!(
                 "mef3_server::worker::init() was not called at the start of main: \
                  no worker processes, reads are decoded in this process"
             );
             0
         } else {
-            settings.workers
+            settings.most_workers
         };
         Self {
             settings: settings.clone(),
@@ -97,6 +103,8 @@ impl WorkerSupervisor {
             in_process_jobs: 0,
             stalled: 0,
             abandoned: 0,
+            grown: 0,
+            shrunk: 0,
         }
     }
 
@@ -221,7 +229,15 @@ impl WorkerSupervisor {
         during: Option<JobId>,
         context: &mut Context<Self>,
     ) {
-        if let Some(slot) = self.slots.get(slot_number).filter(|_| !self.stopping) {
+        let Some(slot) = self.slots.get_mut(slot_number) else {
+            return;
+        };
+        if std::mem::take(&mut slot.retired) && slot.jobs.is_empty() {
+            slot.worker = None;
+            slot.enter(WorkerState::Off);
+            return;
+        }
+        if !self.stopping {
             tracing::warn!(slot = slot_number, pid = slot.pid(), %cause, "worker is gone");
         }
         let failed_start = matches!(cause, Cause::Spawn(_));
@@ -310,6 +326,7 @@ impl WorkerSupervisor {
             // As above.
             thread::spawn(rescue::release_dead_spawns);
         }
+        self.shrink();
         for number in abandoned {
             tracing::error!(slot = number, "worker cannot be ended and is abandoned");
             self.abandoned += 1;
@@ -324,8 +341,44 @@ impl WorkerSupervisor {
         self.announce_capacity(context);
     }
 
-    /// Gives a job to the reader with the least to do; `None` if nobody can.
-    fn assign(&mut self, job: &Arc<Job>, suspect: bool) -> Option<()> {
+    /// Starts a worker more, unless one is on its way.
+    fn grow(&mut self, delay: Duration, context: &mut Context<Self>) {
+        let starting = |slot: &Slot| slot.state == WorkerState::Starting;
+        if self.stopping || self.fallback || self.slots.iter().any(starting) {
+            return;
+        }
+        let off = |slot: &Slot| slot.state == WorkerState::Off;
+        if let Some(spare) = self.slots.iter().position(off) {
+            tracing::info!(slot = spare, ?delay, "requests wait: a worker more");
+            self.grown += 1;
+            self.start_worker(spare, context);
+        }
+    }
+
+    /// Sends a worker home that has had nothing to do for long, where there are
+    /// more than there must be.
+    fn shrink(&mut self) {
+        let least = self.settings.workers;
+        let limit = self.settings.shrink_idle;
+        let spare = self.slots.iter_mut().enumerate().skip(least).rev();
+        let mut idle = spare.filter(|(_, slot)| {
+            slot.state == WorkerState::Ready
+                && slot.jobs.is_empty()
+                && slot.last_progress.elapsed() > limit
+        });
+        if let Some((number, slot)) = idle.next() {
+            tracing::info!(slot = number, pid = slot.pid(), "worker is not needed");
+            slot.retired = true;
+            // Its bridge sees the closed mailbox and ends it.
+            slot.commands = None;
+            slot.enter(WorkerState::Ending);
+            self.shrunk += 1;
+        }
+    }
+
+    /// Gives a job to the reader with the least to do, and among these to the one
+    /// that has the files of its lane open; `None` if nobody can.
+    fn assign(&mut self, job: &Arc<Job>, suspect: bool, lane: Option<usize>) -> Option<()> {
         if self.in_process() {
             if suspect {
                 return None;
@@ -342,11 +395,11 @@ impl WorkerSupervisor {
             self.in_process_jobs += 1;
             return Some(());
         }
-        let slot = self
-            .slots
-            .iter_mut()
-            .filter(|slot| slot.state == WorkerState::Ready && slot.jobs.len() < JOBS_PER_WORKER)
-            .min_by_key(|slot| slot.jobs.len())?;
+        let ready = |slot: &&mut Slot| slot.state == WorkerState::Ready;
+        let (_, slot) = (0..)
+            .zip(self.slots.iter_mut().filter(ready))
+            .filter(|(_, slot)| slot.jobs.len() < JOBS_PER_WORKER)
+            .min_by_key(|(number, slot)| (slot.jobs.len(), Some(*number) != lane))?;
         let commands = slot.commands.as_ref()?;
         commands.try_send(Command::Do(Arc::clone(job))).ok()?;
         if slot.jobs.is_empty() {
@@ -357,7 +410,10 @@ impl WorkerSupervisor {
     }
 
     fn pass_on(&mut self, source: Source, job: JobId, event: JobEvent) {
-        let ended = matches!(event, JobEvent::Done | JobEvent::Panicked(_));
+        let ended = matches!(
+            event,
+            JobEvent::Done | JobEvent::Cancelled | JobEvent::Panicked(_)
+        );
         match source {
             Source::Worker { slot, .. } => {
                 if let Some(slot) = self.slots.get_mut(slot) {
@@ -399,7 +455,12 @@ impl Actor for WorkerSupervisor {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(self.settings.mailbox);
-        for slot in 0..self.slots.len() {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            if number >= self.settings.workers {
+                slot.enter(WorkerState::Off);
+            }
+        }
+        for slot in 0..self.settings.workers.min(self.slots.len()) {
             self.start_worker(slot, context);
         }
         self.announce_capacity(context);
@@ -472,18 +533,52 @@ pub(crate) struct RunJob {
     pub(crate) job: Arc<Job>,
     /// A reader has died over what the job is for: never in the server process.
     pub(crate) suspect: bool,
+    /// The lane of its channels, which is the number of the reader that has read
+    /// them before; nothing where it does not matter.
+    pub(crate) lane: Option<usize>,
 }
 
 impl Handler<RunJob> for WorkerSupervisor {
     type Result = ();
 
-    fn handle(&mut self, RunJob { job, suspect }: RunJob, _: &mut Self::Context) {
-        if self.assign(&job, suspect).is_none() {
+    fn handle(&mut self, RunJob { job, suspect, lane }: RunJob, _: &mut Self::Context) {
+        if self.assign(&job, suspect, lane).is_none() {
             self.coordinator.do_send(JobNews {
                 job: job.id,
                 event: JobEvent::Returned,
             });
         }
+    }
+}
+
+/// Takes a job back: its reader leaves off before the next page. What the reader
+/// says of it then is the answer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CancelJob(pub(crate) JobId);
+
+impl Handler<CancelJob> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, CancelJob(job): CancelJob, _: &mut Self::Context) {
+        // A thread of this process looks at the job itself.
+        let slot = self.slots.iter().find(|slot| slot.jobs.contains(&job));
+        if let Some(worker) = slot.and_then(|slot| slot.worker.as_ref()) {
+            worker.cancel(job);
+        }
+    }
+}
+
+/// Says how long requests have waited for a reader.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct QueueDelay(pub(crate) Duration);
+
+impl Handler<QueueDelay> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, QueueDelay(delay): QueueDelay, context: &mut Self::Context) {
+        self.grow(delay, context);
     }
 }
 
@@ -526,6 +621,8 @@ impl Handler<CountWorkers> for WorkerSupervisor {
             in_process_jobs: self.in_process_jobs,
             stalled: self.stalled,
             abandoned: self.abandoned,
+            grown: self.grown,
+            shrunk: self.shrunk,
         })
     }
 }

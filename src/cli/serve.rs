@@ -67,7 +67,7 @@ impl Arguments {
             config.server.listen = listen;
         }
         if let Some(workers) = self.workers {
-            config.workers.processes = workers;
+            config.workers.min = workers;
         }
         if let Some(size_mb) = self.cache_mb {
             config.cache.size_mb = size_mb;

@@ -100,8 +100,17 @@ impl Cache {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Workers {
-    /// Number of worker processes; with 0, the server's own process reads.
-    pub processes: usize,
+    /// Worker processes that are always there; with 0, the server's own process
+    /// reads.
+    pub min: usize,
+    /// Worker processes that there are at most, while requests wait; below the
+    /// least number, that.
+    pub max: usize,
+    /// A worker more is started when requests have waited so many milliseconds.
+    pub grow_delay_ms: u64,
+    /// A worker beyond the least number is ended after so many seconds without
+    /// work.
+    pub shrink_idle_s: u64,
     /// Threads that read while no worker process can.
     pub in_process_threads: usize,
     /// Segments whose files and index a worker keeps at hand.
@@ -130,7 +139,10 @@ pub struct Workers {
 impl Default for Workers {
     fn default() -> Self {
         Self {
-            processes: 2,
+            min: 2,
+            max: 0,
+            grow_delay_ms: 50,
+            shrink_idle_s: 60,
             in_process_threads: 2,
             open_segments: 256,
             stall_limit_s: 30,
@@ -147,6 +159,24 @@ impl Default for Workers {
 }
 
 impl Workers {
+    /// Worker processes that there are at most.
+    pub fn most(&self) -> usize {
+        if self.min == 0 {
+            return 0;
+        }
+        self.min.max(self.max)
+    }
+
+    /// How long requests wait before a worker more is started.
+    pub fn grow_delay(&self) -> Duration {
+        Duration::from_millis(self.grow_delay_ms)
+    }
+
+    /// How long a worker beyond the least number may have nothing to do.
+    pub fn shrink_idle(&self) -> Duration {
+        Duration::from_secs(self.shrink_idle_s)
+    }
+
     /// The longest time without progress.
     pub fn stall_limit(&self) -> Duration {
         Duration::from_secs(self.stall_limit_s)
@@ -256,6 +286,14 @@ pub struct Limits {
     pub queued_pages: usize,
     /// How far one stream works ahead of its reader, in MiB.
     pub read_ahead_mb: usize,
+    /// Decoded samples that all reads hold beside the cache, in MiB.
+    pub in_flight_mb: usize,
+    /// Of these, what the reads of one client hold, in MiB.
+    pub client_mb: usize,
+    /// Samples of one request, as they are sent, in MiB.
+    pub request_mb: u64,
+    /// Indices of all open recordings, in MiB.
+    pub metadata_mb: usize,
     /// Channels in one read.
     pub channels_per_read: usize,
 }
@@ -267,6 +305,10 @@ impl Default for Limits {
             mailbox: 1024,
             queued_pages: 65536,
             read_ahead_mb: 8,
+            in_flight_mb: 64,
+            client_mb: 32,
+            request_mb: 16384,
+            metadata_mb: 4096,
             channels_per_read: 4096,
         }
     }
@@ -276,6 +318,26 @@ impl Limits {
     /// How far one stream works ahead of its reader, in bytes.
     pub fn read_ahead_bytes(&self) -> usize {
         self.read_ahead_mb.saturating_mul(MIB)
+    }
+
+    /// Decoded samples that all reads hold beside the cache, in bytes.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_mb.saturating_mul(MIB)
+    }
+
+    /// What the reads of one client hold of these, in bytes.
+    pub fn client_bytes(&self) -> usize {
+        self.client_mb.saturating_mul(MIB)
+    }
+
+    /// Samples of one request, in bytes.
+    pub fn request_bytes(&self) -> u64 {
+        self.request_mb.saturating_mul(MIB as u64)
+    }
+
+    /// Indices of all open recordings, in bytes.
+    pub fn metadata_bytes(&self) -> usize {
+        self.metadata_mb.saturating_mul(MIB)
     }
 }
 

@@ -93,7 +93,7 @@ const USE_PROCESS_POOL: &str = "USE_PROCESS_POOL";
 /// The number of worker processes, as the later generations had it.
 const READER_PROCESSES: &str = "READER_PROCESSES";
 /// What these three decide about.
-const PROCESSES: &str = "workers.processes";
+const PROCESSES: &str = "workers.min";
 
 /// Whether the older servers knew a variable of this name.
 pub(super) fn is_known(name: &str) -> bool {

@@ -170,7 +170,7 @@ fn legacy_names_of_the_number_of_processes() {
     let number = ("N_PROCESS_WORKERS", "3");
     let (on, off) = (("USE_PROCESS_POOL", "True"), ("USE_PROCESS_POOL", "off"));
     let readers = ("READER_PROCESSES", "6");
-    let own = ("MEF3_SERVER_WORKERS_PROCESSES", "9");
+    let own = ("MEF3_SERVER_WORKERS_MIN", "9");
     for (variables, processes, without_effect) in [
         (&[number][..], 3, &[][..]),
         (&[("N_PROCESS_WORKERS", "0")], 0, &[]),
@@ -188,7 +188,7 @@ fn legacy_names_of_the_number_of_processes() {
         (&[own, readers], 9, &[readers.0]),
     ] {
         let loaded = load(None, variables).unwrap();
-        assert_eq!(loaded.config.workers.processes, processes, "{variables:?}");
+        assert_eq!(loaded.config.workers.min, processes, "{variables:?}");
         let notices: Vec<_> = loaded
             .notices
             .iter()
@@ -256,7 +256,7 @@ fn a_bad_value_is_refused_also_where_another_would_win() {
     let message = refusal(&[("N_PROCESS_WORKERS", "1"), ("READER_PROCESSES", "x")]);
     assert_eq!(
         message,
-        "variable READER_PROCESSES: bad value for workers.processes: \"x\" is not a whole number"
+        "variable READER_PROCESSES: bad value for workers.min: \"x\" is not a whole number"
     );
 }
 
@@ -296,7 +296,10 @@ fn bad_variables_name_key_and_variable() {
         ("cache.size_mb", "many"),
         ("cache.size_mb", "1.5"),
         ("cache.idle_ttl_s", "1800000000"),
-        ("workers.processes", "100000"),
+        ("workers.min", "100000"),
+        ("workers.max", "100000"),
+        ("workers.grow_delay_ms", "0"),
+        ("workers.shrink_idle_s", "0"),
         ("workers.in_process_threads", "0"),
         ("workers.open_segments", "0"),
         ("workers.stall_limit_s", "0"),
@@ -315,6 +318,10 @@ fn bad_variables_name_key_and_variable() {
         ("limits.mailbox", "0"),
         ("limits.queued_pages", "0"),
         ("limits.read_ahead_mb", "0"),
+        ("limits.in_flight_mb", "0"),
+        ("limits.client_mb", "0"),
+        ("limits.request_mb", "0"),
+        ("limits.metadata_mb", "0"),
         ("limits.channels_per_read", "0"),
         ("live.staleness_ms", "86400000"),
         ("legacy.on_damage", "ignore"),
@@ -419,7 +426,7 @@ fn flags_are_judged_by_validate() {
 fn zero_switches_off() {
     let mut config = Config::default();
     config.cache.idle_ttl_s = 0;
-    config.workers.processes = 0;
+    config.workers.min = 0;
     config.server.shutdown_grace_s = 0;
     config.prefetch.max_mb = 0;
     config.validate().unwrap();

@@ -72,7 +72,14 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     within("cache.size_mb", cache.size_mb, 1..=64 * TIB_IN_MIB)?;
     within("cache.idle_ttl_s", cache.idle_ttl_s, 0..=366 * DAY_S)?;
 
-    within("workers.processes", workers.processes, 0..=1024)?;
+    within("workers.min", workers.min, 0..=1024)?;
+    within("workers.max", workers.max, 0..=1024)?;
+    within(
+        "workers.grow_delay_ms",
+        workers.grow_delay_ms,
+        1..=HOUR_S * 1000,
+    )?;
+    within("workers.shrink_idle_s", workers.shrink_idle_s, 1..=DAY_S)?;
     within(
         "workers.in_process_threads",
         workers.in_process_threads,
@@ -125,6 +132,14 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     within("limits.mailbox", limits.mailbox, 1..=1 << 20)?;
     within("limits.queued_pages", limits.queued_pages, 1..=1 << 26)?;
     within("limits.read_ahead_mb", limits.read_ahead_mb, 1..=TIB_IN_MIB)?;
+    within("limits.in_flight_mb", limits.in_flight_mb, 1..=TIB_IN_MIB)?;
+    within("limits.client_mb", limits.client_mb, 1..=TIB_IN_MIB)?;
+    within(
+        "limits.request_mb",
+        limits.request_mb,
+        1..=1024 * TIB_IN_MIB as u64,
+    )?;
+    within("limits.metadata_mb", limits.metadata_mb, 1..=TIB_IN_MIB)?;
     within(
         "limits.channels_per_read",
         limits.channels_per_read,
@@ -161,10 +176,10 @@ fn check_together(config: &Config) -> Result<(), Objection> {
             ),
         });
     }
-    if workers.sandbox == SandboxMode::Required && workers.processes == 0 {
+    if workers.sandbox == SandboxMode::Required && workers.min == 0 {
         return Err(Objection {
             key: "workers.sandbox",
-            reason: "only worker processes are confined, and workers.processes is 0".into(),
+            reason: "only worker processes are confined, and workers.min is 0".into(),
         });
     }
     Ok(())

@@ -8,6 +8,7 @@
 
 mod blocks;
 mod follow;
+mod permits;
 mod read_ahead;
 mod statistics;
 mod windows;
@@ -24,13 +25,16 @@ use tokio::sync::{oneshot, watch};
 
 pub use blocks::{Block, BlockItem, BlockStream};
 pub use follow::Follow;
+pub use permits::Held;
+pub(crate) use permits::MessagePermit;
 pub use statistics::Statistics;
 pub use windows::{Masked, Window, WindowStream};
 
+use self::permits::Permits;
 use self::read_ahead::ReadAhead;
 use crate::actors::cache::CountCache;
 use crate::actors::coordinator::{CountFlights, ReadRecords};
-use crate::actors::file_manager::{Close, Find, Open, Opened, RecordingName};
+use crate::actors::file_manager::{Close, CountOpen, Find, Open, Opened, RecordingName};
 use crate::actors::plan::{Pattern, ReadPlan, channel_positions};
 use crate::actors::prefetcher::CountPredictions;
 use crate::actors::settings::Settings;
@@ -82,7 +86,8 @@ impl EngineBuilder {
     /// Number of worker processes; 0 decodes in this process.
     #[must_use]
     pub fn workers(mut self, processes: usize) -> Self {
-        self.config.workers.processes = processes;
+        self.config.workers.min = processes;
+        self.config.workers.max = processes;
         self
     }
 
@@ -113,9 +118,11 @@ impl EngineBuilder {
                 let _ = ended.send(true);
             })?;
         let tree = addresses.recv().map_err(|_| StartError::Actors)?;
+        let permits = Permits::new(settings.in_flight_bytes, settings.client_bytes);
         Ok(Engine {
             inner: Arc::new(Inner {
                 tree,
+                permits: Arc::new(permits),
                 settings,
                 stop,
                 has_ended,
@@ -160,6 +167,7 @@ pub struct Engine {
 
 struct Inner {
     tree: Tree,
+    permits: Arc<Permits>,
     settings: Settings,
     stop: watch::Sender<bool>,
     has_ended: watch::Receiver<bool>,
@@ -261,6 +269,7 @@ impl Engine {
         let plan = request.plan(self.inner.settings.channels_per_read)?;
         let columns = message_columns(plan.channels.len(), size_of::<i32>());
         let on_damage = request.on_damage;
+        self.check_size(&plan, size_of::<i32>())?;
         let pages = self.read_ahead(plan, request.reader, columns, on_damage)?;
         Ok(BlockStream::new(pages, on_damage))
     }
@@ -327,11 +336,24 @@ impl Engine {
         columns_per_message: Option<u64>,
         on_damage: OnDamage,
     ) -> Result<WindowStream<T>, Error> {
+        self.check_size(&plan, size_of::<T>())?;
         let columns = columns_per_message
             .unwrap_or_else(|| message_columns(plan.channels.len(), size_of::<T>()));
         let pages = self.read_ahead(plan, reader, columns, on_damage)?;
         let masked = Arc::clone(&self.inner.masked_blocks);
         Ok(WindowStream::new(pages, on_damage, masked))
+    }
+
+    /// Refuses a read of more samples than one may have, each of so many bytes.
+    pub(crate) fn check_size(&self, plan: &ReadPlan, value_bytes: usize) -> Result<(), Error> {
+        let rows = plan.channels.len() as u64;
+        let bytes = plan.grid.columns().saturating_mul(rows);
+        let bytes = bytes.saturating_mul(value_bytes as u64);
+        let limit_bytes = self.inner.settings.request_bytes;
+        if bytes <= limit_bytes {
+            return Ok(());
+        }
+        Err(Error::RequestTooLarge { bytes, limit_bytes })
     }
 
     fn read_ahead(
@@ -353,6 +375,7 @@ impl Engine {
             reader,
             columns,
             settings,
+            self.inner.permits.lease(reader),
         ))
     }
 
@@ -390,6 +413,12 @@ impl Engine {
         let stopped = |_| Error::Stopped;
         Ok(Statistics {
             masked_blocks: self.inner.masked_blocks.load(Ordering::Relaxed),
+            held: self.inner.permits.held(),
+            recordings: addresses
+                .file_manager
+                .send(CountOpen)
+                .await
+                .map_err(stopped)?,
             cache: addresses.cache.send(CountCache).await.map_err(stopped)?,
             coordinator: addresses
                 .coordinator

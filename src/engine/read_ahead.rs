@@ -17,6 +17,8 @@ use crate::error::Error;
 use crate::mef::{BlockPosition, Placement, duration_us};
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
+use super::permits::Lease;
+
 /// Number of a chunk within its read.
 type ChunkNumber = u64;
 
@@ -24,7 +26,7 @@ type ChunkNumber = u64;
 ///
 /// A page that several chunks need is asked for once and held from the first to
 /// the last of them, whatever the cache does meanwhile, as long as what is held
-/// stays within its limit.
+/// stays within its limit and the permits for it can be had.
 pub(crate) struct ReadAhead {
     file_manager: Addr<FileManager>,
     /// How long ago the files may have been looked at.
@@ -41,6 +43,8 @@ pub(crate) struct ReadAhead {
     next_chunk: ChunkNumber,
     coming: VecDeque<Coming>,
     held: HashMap<PageKey, Held>,
+    /// What may be held.
+    pub(super) lease: Lease,
 }
 
 /// A chunk whose pages were asked for.
@@ -51,6 +55,8 @@ struct Coming {
     /// For each row, the blocks to place, in order, and the page of each.
     rows: Vec<Vec<(BlockPosition, PageKey)>>,
     asked: Vec<PageKey>,
+    /// Decoded bytes of these.
+    bytes: usize,
     answer: oneshot::Receiver<Fetched>,
 }
 
@@ -62,6 +68,9 @@ struct Held {
     last_use: ChunkNumber,
     /// The end of its last block, uUTC.
     end_uutc: i64,
+    /// Held by a permit for pages ahead of the client. Otherwise the client waits
+    /// for it.
+    ahead: bool,
 }
 
 /// A range of columns with its pages.
@@ -79,6 +88,7 @@ impl ReadAhead {
         reader: u64,
         columns_per_chunk: u64,
         settings: &Settings,
+        lease: Lease,
     ) -> Self {
         let placements = plan
             .rows()
@@ -99,6 +109,7 @@ impl ReadAhead {
             next_chunk: 0,
             coming: VecDeque::new(),
             held: HashMap::new(),
+            lease,
         }
     }
 
@@ -157,7 +168,7 @@ impl ReadAhead {
         let planned_until = self.plan.grid.time_bound(self.next_column, -1.0);
         self.held
             .retain(|_, held| held.last_use > chunk.number || held.end_uutc > planned_until);
-        self.drop_spare(chunk.number);
+        self.settle(chunk.number);
         Ok(Some(Chunk {
             first_column: chunk.first_column,
             columns: chunk.columns,
@@ -165,31 +176,75 @@ impl ReadAhead {
         }))
     }
 
-    /// Keeps to the limit: drops pages that no planned chunk after `chunk` needs,
-    /// those first that reach furthest ahead.
-    fn drop_spare(&mut self, chunk: u64) {
-        let mut bytes = self.held_bytes();
-        if bytes <= self.max_bytes {
-            return;
-        }
+    /// After `chunk`: holds nothing any more that its client has waited for, and
+    /// keeps to the limit. Of the pages that no planned chunk after it needs, those
+    /// are dropped that there is no room for, first those that reach furthest ahead.
+    fn settle(&mut self, chunk: ChunkNumber) {
         let spare = self.held.iter().filter(|(_, held)| held.last_use <= chunk);
         let mut spare: Vec<_> = spare.map(|(key, held)| (held.end_uutc, *key)).collect();
         spare.sort_unstable();
+        let mut bytes = self.held_bytes();
         while bytes > self.max_bytes
             && let Some((_, key)) = spare.pop()
         {
             bytes -= self.held.remove(&key).map_or(0, |held| held.bytes);
         }
+        for (_, key) in spare {
+            let Some(held) = self.held.get_mut(&key).filter(|held| !held.ahead) else {
+                continue;
+            };
+            held.ahead = self.lease.try_ahead(held.bytes);
+            if !held.ahead {
+                bytes -= held.bytes;
+                self.held.remove(&key);
+            }
+        }
+        self.lease.end_awaited();
+        self.lease.shrink_ahead(bytes);
+    }
+
+    /// Gets the permits for a chunk's pages: waits for them, where the client waits
+    /// for the chunk; says no, where it is ahead and there is no room for it.
+    async fn permit(&mut self, chunk: &Coming, ahead: bool) -> Result<bool, Error> {
+        if !ahead {
+            self.lease.awaited(chunk.bytes).await?;
+            return Ok(true);
+        }
+        // What comes for the chunk before is held for this one, too.
+        let mut shared = HashSet::new();
+        let mut bytes = chunk.bytes;
+        for (_, key) in chunk.rows.iter().flatten() {
+            let awaited = self.held.get(key).filter(|held| !held.ahead);
+            if let Some(held) = awaited
+                && shared.insert(*key)
+            {
+                bytes += held.bytes;
+            }
+        }
+        if !self.lease.try_ahead(bytes) {
+            return Ok(false);
+        }
+        for key in shared {
+            if let Some(held) = self.held.get_mut(&key) {
+                held.ahead = true;
+            }
+        }
+        Ok(true)
     }
 
     /// Asks for the pages of further chunks, while there is room.
     async fn ask_ahead(&mut self) -> Result<(), Error> {
         let total = self.plan.grid.columns();
-        while self.next_column < total
-            && (self.coming.is_empty() || self.held_bytes() < self.max_bytes)
-        {
+        while self.next_column < total {
+            let ahead = !self.coming.is_empty();
+            if ahead && self.held_bytes() >= self.max_bytes {
+                break;
+            }
             self.check().await?;
             let (chunk, reply) = self.plan_chunk(total);
+            if !self.permit(&chunk, ahead).await? {
+                break;
+            }
             if !chunk.asked.is_empty() {
                 let question = Fetch {
                     recording: Arc::clone(&self.plan.recording),
@@ -203,7 +258,7 @@ impl ReadAhead {
             }
             // From here on nothing waits, so that a cancelled call leaves either
             // no trace or a complete one.
-            self.note(chunk);
+            self.note(chunk, ahead);
             if self.next_column >= total {
                 // A prefetcher without room has better things to do.
                 let _ = self.prefetcher.try_send(Observed {
@@ -241,6 +296,7 @@ impl ReadAhead {
             });
             rows.push(row.collect());
         }
+        let bytes = asked.iter().map(|key| bytes_of(recording, key)).sum();
         let (reply, answer) = oneshot::channel();
         let chunk = Coming {
             number: self.next_chunk,
@@ -248,22 +304,21 @@ impl ReadAhead {
             columns,
             rows,
             asked,
+            bytes,
             answer,
         };
         (chunk, reply)
     }
 
-    fn note(&mut self, chunk: Coming) {
+    fn note(&mut self, chunk: Coming, ahead: bool) {
         for &(_, key) in chunk.rows.iter().flatten() {
             let recording = &self.plan.recording;
-            let held = self.held.entry(key).or_insert_with(|| {
-                let (bytes, end_uutc) = size_and_end(recording, &key);
-                Held {
-                    page: None,
-                    bytes,
-                    last_use: chunk.number,
-                    end_uutc,
-                }
+            let held = self.held.entry(key).or_insert_with(|| Held {
+                page: None,
+                bytes: bytes_of(recording, &key),
+                last_use: chunk.number,
+                end_uutc: end_of(recording, &key),
+                ahead,
             });
             held.last_use = chunk.number;
         }
@@ -273,15 +328,18 @@ impl ReadAhead {
     }
 }
 
-/// Bytes of a page's samples, and the end of its last block in uUTC.
-fn size_and_end(recording: &PagedRecording, key: &PageKey) -> (usize, i64) {
-    let Some((channel, _, blocks)) = recording.run_of(key) else {
-        return (0, i64::MIN);
-    };
-    let bytes = recording.samples_of(key) as usize * size_of::<i32>();
-    let end_uutc = blocks.last().map_or(i64::MIN, |entry| {
+/// Bytes of a page's samples.
+fn bytes_of(recording: &PagedRecording, key: &PageKey) -> usize {
+    recording.samples_of(key) as usize * size_of::<i32>()
+}
+
+/// The end of a page's last block, in uUTC.
+fn end_of(recording: &PagedRecording, key: &PageKey) -> i64 {
+    let last = recording
+        .run_of(key)
+        .and_then(|(channel, _, blocks)| Some((channel, blocks.last()?)));
+    last.map_or(i64::MIN, |(channel, entry)| {
         let duration = duration_us(entry.samples, channel.sampling_frequency);
         entry.start_uutc.saturating_add(duration)
-    });
-    (bytes, end_uutc)
+    })
 }

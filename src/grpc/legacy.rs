@@ -24,7 +24,7 @@ use crate::actors::file_manager::{
     SetActiveChannels, SetSegmentSize,
 };
 use crate::actors::plan::ReadPlan;
-use crate::engine::{Engine, Masked, Window, WindowStream};
+use crate::engine::{Engine, Masked, MessagePermit, Window, WindowStream};
 use crate::error::Error;
 use crate::mef::{OpenOptions, Rule, SampleValue};
 use crate::worker::page::PagedRecording;
@@ -32,6 +32,8 @@ use crate::worker::page::PagedRecording;
 /// Bytes of samples in one message, as the existing servers send: below the
 /// 4 MiB that a gRPC client accepts unless told otherwise.
 const MESSAGE_BYTES: usize = 2_621_440;
+/// Windows that are longer may be too long for one request, in microseconds.
+const LONG_WINDOW_US: i64 = 3_600_000_000;
 /// Header by which a client of mef3io-server 3.1 names itself.
 const CLIENT_ID: &str = "x-mef3io-client-id";
 const MAX_CLIENT_ID: usize = 128;
@@ -109,17 +111,25 @@ impl Legacy {
 
     /// Plans a time range and starts to read it.
     async fn range(&self, request: SignalRangeRequest, reader: u64) -> Result<Reading<f32>, Error> {
+        if request.end_uutc.saturating_sub(request.start_uutc) > LONG_WINDOW_US {
+            // One that is too long is refused without a look at the files.
+            let plan = self.plan_range(&request).await?;
+            self.engine.check_size(&plan, size_of::<f32>())?;
+        }
         self.engine.find(self.name(&request.file_path)).await?;
-        let plan = self
-            .ask(PlanRange {
-                key: self.name(&request.file_path),
-                channels: request.channel_names,
-                start_uutc: request.start_uutc,
-                end_uutc: request.end_uutc,
-                rule: Rule::Mef3io,
-            })
-            .await??;
+        let plan = self.plan_range(&request).await?;
         self.start(request.file_path, plan, reader)
+    }
+
+    async fn plan_range(&self, request: &SignalRangeRequest) -> Result<ReadPlan, Error> {
+        let question = PlanRange {
+            key: self.name(&request.file_path),
+            channels: request.channel_names.clone(),
+            start_uutc: request.start_uutc,
+            end_uutc: request.end_uutc,
+            rule: Rule::Mef3io,
+        };
+        self.ask(question).await?
     }
 
     fn start<T: SampleValue>(
@@ -182,6 +192,10 @@ impl<T: WireValue> Reading<T> {
     fn message(&self, window: Window<T>) -> SignalChunk {
         let grid = self.windows.grid();
         let columns = window.columns as u64;
+        let samples = SampleBytes {
+            _held: self.windows.account(size_of_val(window.samples.as_slice())),
+            samples: window.samples,
+        };
         SignalChunk {
             file_path: self.file_path.clone(),
             shape: vec![window.rows as i64, window.columns as i64],
@@ -190,7 +204,7 @@ impl<T: WireValue> Reading<T> {
             end_uutc: self.time_of(window.first_column + columns),
             fs: grid.sampling_frequency(),
             channel_names: self.channel_names.clone(),
-            array_bytes: Bytes::from_owner(SampleBytes(window.samples)),
+            array_bytes: Bytes::from_owner(samples),
             error_message: Some(String::new()),
         }
     }
@@ -219,11 +233,15 @@ fn log_masked(path: &str, masked: &[Masked]) {
 }
 
 /// Samples as the bytes of a message, without a copy.
-struct SampleBytes<T>(Vec<T>);
+struct SampleBytes<T> {
+    samples: Vec<T>,
+    /// Until the transport has done with them.
+    _held: Option<MessagePermit>,
+}
 
 impl<T: SampleValue> AsRef<[u8]> for SampleBytes<T> {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+        bytemuck::cast_slice(&self.samples)
     }
 }
 

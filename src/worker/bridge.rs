@@ -71,6 +71,8 @@ pub(crate) enum JobEvent {
     Done,
     /// The decoder panicked; the rest of the job is undone.
     Panicked(String),
+    /// The reader has left off, since the job was cancelled; the rest is undone.
+    Cancelled,
     /// Nobody has begun the job; it is undone and not to blame for anything.
     Returned,
     /// The reader was lost while it did the job; the rest is undone.
@@ -212,6 +214,12 @@ impl Bridge {
                 self.jobs.pop_front();
                 self.begun = None;
                 report(Event::Job(id, JobEvent::Done));
+            }
+            Reply::Cancelled(job) => {
+                check.cancelled(job)?;
+                self.jobs.pop_front();
+                self.begun = None;
+                report(Event::Job(id, JobEvent::Cancelled));
             }
             Reply::Panicked(job, message) => {
                 check_job(job, id)?;

@@ -5,6 +5,7 @@
 //! same code does the jobs in the server itself where no worker can run.
 
 pub(crate) mod bridge;
+mod cancels;
 #[cfg(feature = "fault-injection")]
 mod faults;
 #[cfg(not(feature = "fault-injection"))]

@@ -93,6 +93,8 @@ pub(crate) struct PagedRecording {
     pages: Vec<Vec<SegmentPages>>,
     /// Positions of channel and segment by the segment's name.
     places: Vec<(u32, u32)>,
+    /// Bytes that the indices take.
+    memory: usize,
 }
 
 impl PagedRecording {
@@ -102,6 +104,7 @@ impl PagedRecording {
         let mut paged = Self {
             id: RecordingId::next(),
             growth: 0,
+            memory: 0,
             recording,
             target_samples,
             pages: Vec::new(),
@@ -117,6 +120,7 @@ impl PagedRecording {
         let mut paged = Self {
             id: self.id,
             growth: self.growth + 1,
+            memory: 0,
             recording,
             target_samples: self.target_samples,
             pages: Vec::new(),
@@ -160,6 +164,17 @@ impl PagedRecording {
             }
             self.pages.push(segments);
         }
+        let starts = self.pages.iter().flatten().flat_map(|pages| &pages.starts);
+        let starts = starts
+            .map(|starts| size_of_val::<[u32]>(starts))
+            .sum::<usize>();
+        let segments = self.places.len() * (size_of::<Segment>() + size_of::<SegmentPages>());
+        self.memory = self.recording.memory() + starts + segments;
+    }
+
+    /// About how many bytes the indices of the recording take.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
     }
 
     /// The segments of a channel, with their pages.
@@ -171,6 +186,12 @@ impl PagedRecording {
         segments
             .map(|segment| &**segment)
             .zip(pages.into_iter().flatten())
+    }
+
+    /// Which of `lanes` lanes a page's channel belongs to: neighbours take turns.
+    pub(crate) fn lane_of(&self, key: &PageKey, lanes: usize) -> usize {
+        let place = self.places.get(key.segment.0 as usize);
+        place.map_or(0, |&(channel, _)| channel as usize % lanes.max(1))
     }
 
     /// The error for a recording whose files are others by now.

@@ -18,8 +18,9 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::cancels::Cancels;
 use super::faults;
-use super::protocol::{JobId, Reply, Request};
+use super::protocol::{Job, JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
 use super::sandbox::{Confines, Sandbox, enter};
 use super::temporary::{TemporaryFolderError, check_temporary_folder};
@@ -90,6 +91,7 @@ pub(crate) struct WorkerSettings {
 pub(crate) struct WorkerProcess {
     handle: JoinHandle<()>,
     requests: IpcSender<Request>,
+    cancels: IpcSender<JobId>,
     replies: IpcReceiver<Reply>,
     payloads: IpcBytesReceiver,
     sandbox: Sandbox,
@@ -126,6 +128,7 @@ impl WorkerProcess {
 
     fn start(name: &str, settings: &WorkerSettings) -> Result<Self, SpawnError> {
         let (requests, worker_requests) = ipc::channel()?;
+        let (cancels, worker_cancels) = ipc::channel()?;
         let (worker_replies, replies) = ipc::channel()?;
         let (worker_payloads, payloads) = bytes_channel()?;
         let arguments = WorkerArguments {
@@ -133,6 +136,7 @@ impl WorkerProcess {
             server: std::process::id(),
             settings: settings.clone(),
             requests: worker_requests,
+            cancels: worker_cancels,
             replies: worker_replies,
             payloads: worker_payloads,
         };
@@ -149,6 +153,7 @@ impl WorkerProcess {
         Ok(Self {
             handle,
             requests,
+            cancels,
             replies,
             payloads,
             sandbox: Sandbox::default(),
@@ -166,7 +171,12 @@ impl WorkerProcess {
         // Not reaped yet, so the number still means this process.
         let descriptor =
             raw_pid(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
-        Some(WorkerRef { pid, descriptor })
+        let cancels = self.cancels.clone();
+        Some(WorkerRef {
+            pid,
+            descriptor,
+            cancels,
+        })
     }
 
     /// Sends a request. Blocks only where hundreds are unanswered.
@@ -219,6 +229,9 @@ struct WorkerArguments {
     server: u32,
     settings: WorkerSettings,
     requests: IpcReceiver<Request>,
+    /// Jobs that nobody wants any more. A channel of its own, since a worker looks
+    /// at it while it works.
+    cancels: IpcReceiver<JobId>,
     replies: IpcSender<Reply>,
     payloads: IpcBytesSender,
 }
@@ -230,6 +243,7 @@ fn worker_main(arguments: WorkerArguments) {
         server,
         settings,
         requests,
+        cancels,
         replies,
         payloads,
     } = arguments;
@@ -242,7 +256,12 @@ fn worker_main(arguments: WorkerArguments) {
         return;
     };
     let mut runner = Runner::new(settings.open_segments);
-    let mut answers = Channels { replies, payloads };
+    let mut answers = Channels {
+        replies,
+        payloads,
+        cancels: Cancels::default(),
+        cancelled: cancels,
+    };
     if answers.replies.send(Reply::Ready(sandbox)).is_err() {
         return;
     }
@@ -284,10 +303,12 @@ fn prepare_process(name: &str, server: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The worker's side of the reply channels.
+/// The worker's side of the channels that it uses while it does a job.
 struct Channels {
     replies: IpcSender<Reply>,
     payloads: IpcBytesSender,
+    cancels: Cancels,
+    cancelled: IpcReceiver<JobId>,
 }
 
 impl Answers for Channels {
@@ -305,22 +326,37 @@ impl Answers for Channels {
         // A server that is gone is noticed with the next answer.
         let _ = self.replies.send(Reply::Working(job));
     }
+
+    fn is_cancelled(&mut self, job: &Job) -> bool {
+        // What is wrong with the channel shows where the worker waits for work.
+        self.cancels
+            .contain(job.id, || self.cancelled.try_recv().ok())
+    }
 }
 
-/// Names a worker process for those who do not own it: to show it and to kill
-/// it, even while its bridge waits for it.
+/// Names a worker process for those who do not own it: to show it, to kill it
+/// and to take jobs back, even while its bridge waits for it.
 #[derive(Debug)]
 pub(crate) struct WorkerRef {
     pid: u32,
     /// Refers to this very process, also after its number went to another.
     /// Empty where the kernel has no such descriptors.
     descriptor: Option<OwnedFd>,
+    cancels: IpcSender<JobId>,
 }
 
 impl WorkerRef {
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Tells the worker that nobody wants a job. It never waits: a worker has two
+    /// jobs at most and empties the channel at the start of each, and hundreds of
+    /// such notes fit into it.
+    pub(crate) fn cancel(&self, job: JobId) {
+        // A worker that is gone does nothing more, either.
+        let _ = self.cancels.send(job);
     }
 
     /// Kills the process. That it has ended already is as good.

@@ -30,6 +30,11 @@ pub(crate) trait Answers {
 
     /// Says that a job makes progress, where somebody watches for it.
     fn working(&mut self, _job: JobId) {}
+
+    /// Whether nobody wants the job any more.
+    fn is_cancelled(&mut self, job: &Job) -> bool {
+        job.is_cancelled()
+    }
 }
 
 /// The other side is gone.
@@ -100,24 +105,30 @@ impl Runner {
                     .and_then(|store| reader.read(&store, query, &mut goes_on(job.id, answers)));
                 answers.answer(Reply::Records(job.id, page), &[])?;
             }
-            Work::Decode(segments) => self.decode(job.id, segments, answers)?,
+            Work::Decode(segments) => return self.decode(job, segments, answers),
         }
         answers.answer(Reply::Done(job.id), &[])
     }
 
+    /// Decodes pages, until the last or until nobody wants them.
     fn decode(
         &mut self,
-        job: JobId,
+        job: &Job,
         segments: &[SegmentWork],
         answers: &mut dyn Answers,
     ) -> Result<(), HangUp> {
+        let mut ending = Reply::Done(job.id);
         let mut headers = Vec::new();
         let mut samples = std::mem::take(&mut self.samples);
         samples.clear();
         let mut page = 0;
-        for work in segments {
+        'pages: for work in segments {
             let mut reader = self.reader(work);
             for ordered in &work.pages {
+                if answers.is_cancelled(job) {
+                    ending = Reply::Cancelled(job.id);
+                    break 'pages;
+                }
                 faults::before_page(&work.place, ordered);
                 let blocks = match &mut reader {
                     Ok((reader, scratch)) => {
@@ -130,16 +141,16 @@ impl Runner {
                 headers.push(PageHeader { page, blocks });
                 page += 1;
                 if samples.len() >= BATCH_SAMPLES {
-                    answers.answer(Reply::Pages(job, std::mem::take(&mut headers)), &samples)?;
+                    answers.answer(Reply::Pages(job.id, std::mem::take(&mut headers)), &samples)?;
                     samples.clear();
                 }
             }
         }
         if !headers.is_empty() {
-            answers.answer(Reply::Pages(job, headers), &samples)?;
+            answers.answer(Reply::Pages(job.id, headers), &samples)?;
         }
         self.samples = samples;
-        Ok(())
+        answers.answer(ending, &[])
     }
 
     /// The open segment, after making sure that it is the one that the recording

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::actors::coordinator::Readers;
 use crate::mef::{ChannelOptions, OpenOptions, SessionOptions, SessionWriter, open_session};
 
 /// A recording of eight pages of one block, and their keys.
@@ -9,21 +10,98 @@ fn recording() -> (Arc<PagedRecording>, Vec<PageKey>) {
 }
 
 fn recording_in(folder: &Path) -> (Arc<PagedRecording>, Vec<PageKey>) {
+    recording_of(folder, &["c"])
+}
+
+/// Eight pages of each channel, channel after channel.
+fn recording_of(folder: &Path, channels: &[&str]) -> (Arc<PagedRecording>, Vec<PageKey>) {
     let path = folder.join("s.mefd");
     let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
-    let options = ChannelOptions {
-        block_samples: Some(100),
-        ..ChannelOptions::new("c", 100.0)
-    };
-    let mut channel = session.channel(options).unwrap();
-    let samples: Vec<i32> = (0..800).collect();
-    channel.write(1_000_000_000_000_000, &samples).unwrap();
-    channel.finish().unwrap();
+    for name in channels {
+        let options = ChannelOptions {
+            block_samples: Some(100),
+            ..ChannelOptions::new(*name, 100.0)
+        };
+        let mut channel = session.channel(options).unwrap();
+        let samples: Vec<i32> = (0..800).collect();
+        channel.write(1_000_000_000_000_000, &samples).unwrap();
+        channel.finish().unwrap();
+    }
     let recording = PagedRecording::new(open_session(&path, &OpenOptions::default()).unwrap(), 100);
-    let keys = (0..8).filter_map(|block| recording.page_of(0, 0, block));
-    let keys: Vec<_> = keys.collect();
-    assert_eq!(keys.len(), 8);
+    let channels = 0..channels.len() as u32;
+    let pages = channels.flat_map(|channel| (0..8).map(move |block| (channel, block)));
+    let keys: Vec<_> = pages
+        .map(|(channel, block)| recording.page_of(channel, 0, block).unwrap())
+        .collect();
     (Arc::new(recording), keys)
+}
+
+#[test]
+fn a_job_has_the_channels_of_one_lane_and_the_oldest_page_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recording, keys) = recording_of(folder.path(), &["a", "b", "c", "d"]);
+    let mut flights = Flights::default();
+    // As a request for all channels is: the pages of a moment side by side.
+    let mixed: Vec<PageKey> = (0..32).map(|n| keys[n % 4 * 8 + n / 4]).collect();
+    let _answer = asked(&mut flights, &recording, &mixed);
+    let mut take = |pages| {
+        flights.take(&Take {
+            class: Class::Request,
+            pages,
+            samples: u64::MAX,
+            lanes: 2,
+            who: Readers::Workers,
+        })
+    };
+    let of = |channels: [usize; 2], pages: std::ops::Range<usize>| -> Vec<PageKey> {
+        let key = |page| channels.map(|channel| keys[channel * 8 + page]);
+        pages.flat_map(key).collect()
+    };
+    for (pages, expected, lane) in [
+        (6, of([0, 2], 0..3), 0),
+        (64, of([1, 3], 0..8), 1),
+        (64, of([0, 2], 3..8), 0),
+        (64, Vec::new(), 0),
+    ] {
+        let taken = take(pages);
+        assert_eq!((taken.keys, taken.lane), (expected, lane));
+    }
+}
+
+#[test]
+fn a_page_is_wanted_as_long_as_somebody_waits_or_is_expected() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let first = asked(&mut flights, &recording, &keys[..1]);
+    let second = asked(&mut flights, &recording, &keys[..1]);
+    for key in flights.predict(&recording, &keys[1..2], 7) {
+        flights.enqueue(key);
+    }
+    let wanted = |flights: &Flights, page: usize| {
+        (
+            flights.is_requested(&keys[page]),
+            flights.is_wanted(&keys[page]),
+        )
+    };
+    drop(first);
+    assert_eq!(wanted(&flights, 0), (true, true));
+    drop(second);
+    assert_eq!(wanted(&flights, 0), (false, false));
+    assert_eq!(wanted(&flights, 1), (false, true));
+    assert_eq!(wanted(&flights, 2), (false, false), "not in flight");
+}
+
+#[test]
+fn the_longest_wait_is_that_of_the_first_page_for_a_reader() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    assert_eq!(flights.longest_wait(), Duration::ZERO);
+    let _answer = asked(&mut flights, &recording, &keys[..1]);
+    std::thread::sleep(Duration::from_millis(5));
+    let _later = asked(&mut flights, &recording, &keys[1..]);
+    assert!(flights.longest_wait() >= Duration::from_millis(5));
+    take(&mut flights);
+    assert_eq!(flights.longest_wait(), Duration::ZERO);
 }
 
 fn asked(
@@ -41,7 +119,18 @@ fn asked(
 
 /// Takes what the next job may have of eight pages.
 fn take(flights: &mut Flights) -> (Vec<PageKey>, bool) {
-    flights.take(Class::Request, 64, u64::MAX, Readers::Workers)
+    take_for(flights, Readers::Workers)
+}
+
+fn take_for(flights: &mut Flights, who: Readers) -> (Vec<PageKey>, bool) {
+    let taken = flights.take(&Take {
+        class: Class::Request,
+        pages: 64,
+        samples: u64::MAX,
+        lanes: 1,
+        who,
+    });
+    (taken.keys, taken.suspect)
 }
 
 fn outcome(answer: &mut oneshot::Receiver<Fetched>) -> Result<Arc<Page>, Error> {
@@ -159,7 +248,7 @@ fn what_a_reader_died_over_never_goes_to_the_server_process() {
     take(&mut flights);
     flights.put_back(&keys[..1], &Ending::Died);
     let _others = asked(&mut flights, &recording, &keys[1..]);
-    let taken = flights.take(Class::Request, 64, u64::MAX, Readers::Server);
+    let taken = take_for(&mut flights, Readers::Server);
     assert_eq!(taken, (keys[1..].to_vec(), false));
     let error = outcome(&mut answer).unwrap_err();
     assert!(matches!(error, Error::NoWorker { .. }), "{error}");

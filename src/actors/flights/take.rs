@@ -1,0 +1,104 @@
+//! Which of the queued pages the next job gets.
+
+use std::collections::VecDeque;
+
+use super::{Class, Flights, Stage};
+use crate::actors::coordinator::Readers;
+use crate::error::Error;
+use crate::worker::page::PageKey;
+
+/// Pages that are looked at for one job, for each that it may have.
+const SEARCHED: usize = 4;
+
+/// What pages are taken for a job.
+pub(crate) struct Take {
+    pub(crate) class: Class,
+    /// At most so many pages.
+    pub(crate) pages: usize,
+    /// Samples of them at most, one page excepted.
+    pub(crate) samples: u64,
+    /// Channels are dealt out to so many lanes, one for each reader.
+    pub(crate) lanes: usize,
+    pub(crate) who: Readers,
+}
+
+/// Pages of a job.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) keys: Vec<PageKey>,
+    /// A reader has died over them.
+    pub(crate) suspect: bool,
+    /// The lane of their channels.
+    pub(crate) lane: usize,
+}
+
+impl Flights {
+    /// Takes pages for one job from the head of a queue: the first, and those after
+    /// it whose channels are of the same lane, so that a channel's files are open in
+    /// few readers. A page that a reader has died over goes alone, and fails where it
+    /// would go to the server process. Pages whose requests were all cancelled are
+    /// dropped.
+    pub(crate) fn take(&mut self, take: &Take) -> Taken {
+        let mut taken = Taken::default();
+        let mut samples = 0;
+        let mut passed = Vec::new();
+        while taken.keys.len() < take.pages && passed.len() < take.pages * SEARCHED {
+            let Some(key) = self.queue_mut(take.class).pop_front() else {
+                break;
+            };
+            let Some(flight) = self.flights.get(&key) else {
+                continue;
+            };
+            if flight.stage != Stage::Queued(take.class) {
+                continue;
+            }
+            let suspicion = flight.suspicion;
+            let abandoned = take.class == Class::Request
+                && !flight.waiters.iter().any(|(id, _)| self.waits(*id));
+            if abandoned {
+                self.complete(key, &Err(Error::Stopped));
+                continue;
+            }
+            if take.who.refuses(suspicion.deadly) {
+                let what = self.place(&key).map(|place| place.to_string());
+                let what = what.unwrap_or_default();
+                self.complete(key, &Err(Error::NoWorker { what }));
+                continue;
+            }
+            let lane = flight.recording.lane_of(&key, take.lanes);
+            let page_samples = flight.recording.samples_of(&key);
+            if !taken.keys.is_empty() {
+                if lane != taken.lane {
+                    passed.push(key);
+                    continue;
+                }
+                if samples + page_samples > take.samples || suspicion.alone {
+                    passed.push(key);
+                    break;
+                }
+            }
+            samples += page_samples;
+            taken.lane = lane;
+            taken.keys.push(key);
+            if let Some(flight) = self.flights.get_mut(&key) {
+                flight.stage = Stage::Running;
+            }
+            if suspicion.alone {
+                taken.suspect = suspicion.deadly;
+                break;
+            }
+        }
+        let queue = self.queue_mut(take.class);
+        for key in passed.into_iter().rev() {
+            queue.push_front(key);
+        }
+        taken
+    }
+
+    fn queue_mut(&mut self, class: Class) -> &mut VecDeque<PageKey> {
+        match class {
+            Class::Request => &mut self.request_queue,
+            Class::Prediction => &mut self.prediction_queue,
+        }
+    }
+}
