@@ -122,8 +122,8 @@ async fn a_prediction_makes_way_for_a_request_and_is_finished_later() {
     config.prefetch.behind_windows = 0;
     let engine = start(config);
     let recording = opened(&engine, &session).await;
-    // After this, the next second of 15 channels is predicted.
-    let shown = request(&recording, &session.span(0..15, 0, 1)).reader(1);
+    // After this, the next page of 15 channels is predicted.
+    let shown = request(&recording, &session.span(0..15, 0, 4)).reader(1);
     rest_of(engine.read(&shown).unwrap(), 15).await.unwrap();
     reach(&engine, "the prediction is under way", |now| {
         now.prefetch.predicted_windows > 0 && now.supervisor.workers[0].jobs > 0

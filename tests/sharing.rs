@@ -80,7 +80,7 @@ async fn nobody_waits_for_a_client_that_pages_slowly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stops_reading_holds_nobody_up_and_little_memory() {
-    // As sent 16 MB, six messages.
+    // As sent 16 MB, sixty messages.
     let session = Arc::new(KnownSession::write(32, 512, 240));
     let server = Launch::new()
         .env("MEF3_SERVER_CACHE_SIZE_MB", "1")
