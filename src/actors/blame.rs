@@ -18,6 +18,10 @@ const TERM: Duration = Duration::from_secs(60);
 /// Readers that may die of a page or a session before it is given up.
 const MAX_DEATHS: u32 = 2;
 
+/// Readers that may be killed from outside over a page or a session: the next ones
+/// count as its own. A killer that we do not know of may choose by what they use.
+const MAX_KILLS: u32 = 5;
+
 /// What is held against a page or a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Suspicion {
@@ -27,6 +31,8 @@ pub(super) struct Suspicion {
     pub(super) deadly: bool,
     /// Readers that died over it while there was nothing else to blame.
     pub(super) deaths: u32,
+    /// Readers that were killed from outside while they had it.
+    kills: u32,
 }
 
 impl Suspicion {
@@ -39,6 +45,15 @@ impl Suspicion {
     pub(super) fn died(&mut self) {
         self.alone = true;
         self.deadly = true;
+    }
+
+    /// What a reader had when it was killed from outside; whether it is to be given
+    /// up now. It does not go to the server process less for it, and alone only
+    /// after the second time, so that it has the best chances.
+    pub(super) fn killed(&mut self) -> bool {
+        self.kills += 1;
+        self.alone |= self.kills > 1;
+        self.kills > MAX_KILLS && self.died_alone()
     }
 
     /// What a reader has died of; whether it is to be given up now.
@@ -151,6 +166,20 @@ mod tests {
         assert!(suspicion.deadly && suspicion.deaths == 0);
         assert!(!suspicion.died_alone());
         assert!(suspicion.died_alone());
+    }
+
+    #[test]
+    fn kills_from_outside_count_only_when_there_is_no_end_of_them() {
+        let mut suspicion = Suspicion::default();
+        assert!(!suspicion.killed());
+        assert!(!suspicion.alone);
+        for _ in 1..MAX_KILLS {
+            assert!(!suspicion.killed());
+            assert!(suspicion.alone && !suspicion.deadly && suspicion.deaths == 0);
+        }
+        assert!(!suspicion.killed());
+        assert!(suspicion.deadly && suspicion.deaths == 1);
+        assert!(suspicion.killed());
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(crate) enum Ending {
     NotBegun,
     /// Its reader died over it.
     Died,
+    /// Its reader was killed from outside.
+    Killed,
     /// Its reader caught a panic, with this message.
     Panicked(String),
 }
@@ -358,6 +360,7 @@ impl Flights {
                     suspicion.died();
                     false
                 }
+                Ending::Killed => suspicion.killed(),
                 Ending::Panicked(_) => {
                     suspicion.panicked();
                     single
@@ -396,7 +399,7 @@ impl Flights {
                 place,
                 message: message.clone(),
             },
-            Ending::Died | Ending::NotBegun => Error::PoisonedPage {
+            Ending::Died | Ending::Killed | Ending::NotBegun => Error::PoisonedPage {
                 place,
                 deaths: suspicion.deaths,
             },

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::cancels::Cancels;
+use super::ending::{MemoryKills, was_killed};
 use super::faults;
 use super::protocol::{Job, JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
@@ -95,6 +96,9 @@ pub(crate) struct WorkerProcess {
     replies: IpcReceiver<Reply>,
     payloads: IpcBytesReceiver,
     sandbox: Sandbox,
+    /// This server has killed it.
+    killed: Arc<AtomicBool>,
+    memory_kills: MemoryKills,
 }
 
 impl WorkerProcess {
@@ -157,6 +161,8 @@ impl WorkerProcess {
             replies,
             payloads,
             sandbox: Sandbox::default(),
+            killed: Arc::default(),
+            memory_kills: MemoryKills::now(),
         })
     }
 
@@ -175,8 +181,21 @@ impl WorkerProcess {
         Some(WorkerRef {
             pid,
             descriptor,
+            killed: Arc::clone(&self.killed),
             cancels,
         })
+    }
+
+    /// Notes that the worker is well, so that its end can be explained.
+    pub(crate) fn is_well(&mut self) {
+        self.memory_kills.renew();
+    }
+
+    /// Whether the worker, which is lost, was killed by somebody else.
+    pub(crate) fn was_killed_from_outside(&self) -> bool {
+        let pid = self.handle.pid().and_then(raw_pid);
+        let by_us = self.killed.load(Ordering::SeqCst);
+        !by_us && pid.is_some_and(|pid| was_killed(pid, &self.memory_kills))
     }
 
     /// Sends a request. Blocks only where hundreds are unanswered.
@@ -342,6 +361,8 @@ pub(crate) struct WorkerRef {
     /// Refers to this very process, also after its number went to another.
     /// Empty where the kernel has no such descriptors.
     descriptor: Option<OwnedFd>,
+    /// Set before this server kills it.
+    killed: Arc<AtomicBool>,
     cancels: IpcSender<JobId>,
 }
 
@@ -361,6 +382,7 @@ impl WorkerRef {
 
     /// Kills the process. That it has ended already is as good.
     pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
         let killed = match (&self.descriptor, raw_pid(self.pid)) {
             (Some(descriptor), _) => rustix::process::pidfd_send_signal(descriptor, Signal::KILL),
             (None, Some(pid)) => rustix::process::kill_process(pid, Signal::KILL),
