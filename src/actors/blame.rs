@@ -29,7 +29,7 @@ pub(super) struct Suspicion {
     pub(super) alone: bool,
     /// A reader died over a job with it: it never goes to the server process.
     pub(super) deadly: bool,
-    /// Readers that died over it while there was nothing else to blame.
+    /// Readers that died over it, or over it and others.
     pub(super) deaths: u32,
     /// Readers that were killed from outside while they had it.
     kills: u32,
@@ -45,6 +45,7 @@ impl Suspicion {
     pub(super) fn died(&mut self) {
         self.alone = true;
         self.deadly = true;
+        self.deaths += 1;
     }
 
     /// What a reader had when it was killed from outside; whether it is to be given
@@ -59,7 +60,6 @@ impl Suspicion {
     /// What a reader has died of; whether it is to be given up now.
     pub(super) fn died_alone(&mut self) -> bool {
         self.died();
-        self.deaths += 1;
         self.deaths >= MAX_DEATHS
     }
 }
@@ -163,9 +163,12 @@ mod tests {
         suspicion.panicked();
         assert!(suspicion.alone && !suspicion.deadly);
         suspicion.died();
-        assert!(suspicion.deadly && suspicion.deaths == 0);
-        assert!(!suspicion.died_alone());
+        assert!(suspicion.deadly && suspicion.deaths == 1);
+        // It was among those that the first may have died of.
         assert!(suspicion.died_alone());
+        let mut alone = Suspicion::default();
+        assert!(!alone.died_alone());
+        assert!(alone.died_alone());
     }
 
     #[test]

@@ -399,7 +399,9 @@ impl Coordinator {
                     let predicted = *predicted && completed == Completed::Unwanted;
                     self.statistics.decoded += 1;
                     self.statistics.decoded_for_predictions += u64::from(predicted);
-                    decoded.push((key, page, predicted));
+                    if page.is_lasting() {
+                        decoded.push((key, page, predicted));
+                    }
                 }
                 Err(_) => self.statistics.failed += 1,
             }

@@ -308,7 +308,7 @@ impl WorkerSupervisor {
                     self.stalled += 1;
                     slot.enter(WorkerState::Ending);
                     if let Some(worker) = &slot.worker {
-                        worker.kill();
+                        worker.kill_stalled();
                     }
                 }
                 // The bridge has a limit of its own; beyond it, it is stuck.

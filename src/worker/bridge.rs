@@ -89,7 +89,7 @@ pub(crate) enum Cause {
     Spawn(#[from] SpawnError),
     #[error(transparent)]
     Lost(#[from] Lost),
-    #[error("worker was killed from outside")]
+    #[error("worker was stopped or killed from outside")]
     Killed,
     #[error("worker lied: {0}")]
     Lied(#[from] Lie),

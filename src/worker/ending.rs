@@ -63,6 +63,12 @@ pub(super) fn was_killed(worker: Pid, kills: &MemoryKills) -> bool {
     }
 }
 
+/// Whether a child is stopped by a signal now. Waits for nothing.
+pub(super) fn is_stopped(child: Pid) -> bool {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::Pid(child), options), Ok(Some(status)) if status.stopped())
+}
+
 fn memory_kills() -> Option<u64> {
     let counters = fs::read_to_string("/proc/vmstat").ok()?;
     let count = counters
@@ -109,9 +115,21 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_goes_on_was_not_killed() {
+    fn a_process_that_goes_on_was_neither_killed_nor_stopped() {
         let (mut child, pid) = sleeper();
         assert!(!was_killed(pid, &MemoryKills::now()));
+        assert!(!is_stopped(pid));
+        rustix::process::kill_process(pid, Signal::STOP).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_stopped(pid) {
+            assert!(Instant::now() < deadline);
+            thread::sleep(END_PAUSE);
+        }
+        rustix::process::kill_process(pid, Signal::CONT).unwrap();
+        while is_stopped(pid) {
+            assert!(Instant::now() < deadline);
+            thread::sleep(END_PAUSE);
+        }
         child.kill().unwrap();
         child.wait().unwrap();
     }

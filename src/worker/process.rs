@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::cancels::Cancels;
-use super::ending::{MemoryKills, was_killed};
+use super::ending::{MemoryKills, is_stopped, was_killed};
 use super::faults;
 use super::protocol::{Job, JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
@@ -380,9 +380,24 @@ impl WorkerRef {
         let _ = self.cancels.send(job);
     }
 
+    /// Kills a process that makes no progress. One that somebody has stopped is not
+    /// held against what it reads: it counts as killed by whoever stopped it.
+    pub(crate) fn kill_stalled(&self) {
+        let stopped = raw_pid(self.pid).is_some_and(is_stopped);
+        if stopped {
+            self.send_kill();
+        } else {
+            self.kill();
+        }
+    }
+
     /// Kills the process. That it has ended already is as good.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
+        self.send_kill();
+    }
+
+    fn send_kill(&self) {
         let killed = match (&self.descriptor, raw_pid(self.pid)) {
             (Some(descriptor), _) => rustix::process::pidfd_send_signal(descriptor, Signal::KILL),
             (None, Some(pid)) => rustix::process::kill_process(pid, Signal::KILL),
