@@ -180,7 +180,10 @@ async fn a_poisonous_page_costs_two_workers_and_nobody_else() {
         let gone = || server.records_of("worker is gone").len();
         let before = gone();
         let load = Load::start(&server, &good, 4, shape);
-        spoil(&bad.path, &format!("do {poison}\nchannel ch 000"));
+        spoil(
+            &bad.path,
+            &format!("do {poison}\nchannel ch 000\nblocks 0..1"),
+        );
         let began = Instant::now();
         let error = client.read(&bad, &bad.all()).await.unwrap_err();
         let took = began.elapsed();
@@ -240,7 +243,7 @@ const OPENING_LIES: [&str; 3] = ["identity", "recording", "job"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_costs_its_worker_and_the_read_a_retry() {
-    let server = launch().start();
+    let server = launch().env("MEF3_SERVER_PREFETCH_MAX_MB", "0").start();
     for (lie, at) in LIES
         .map(|lie| (lie, "page"))
         .into_iter()
@@ -262,18 +265,27 @@ async fn a_lie_costs_its_worker_and_the_read_a_retry() {
         };
         let before = lied();
         // Told once: whoever comes after the liar is honest.
-        spoil(&session.path, &format!("do lie {lie}\nat {at}\npid {liar}"));
+        spoil(
+            &session.path,
+            &format!("do lie {lie}\nat {at}\nblocks 0..1\npid {liar}"),
+        );
         if at == "open" {
             client.open(&session.key()).await.unwrap();
         }
         client.read_right(&session, &session.all()).await;
         until("the liar is gone", LIMIT, || lied() == before + 1);
-        spoil(&session.path, &format!("do lie {lie}\nat {at}"));
+        spoil(
+            &session.path,
+            &format!("do lie {lie}\nat {at}\nblocks 0..1"),
+        );
         client.close(&session.key()).await;
         let opened = client.open(&session.key()).await;
         let error = match opened {
             Err(error) => error,
-            Ok(_) => client.read(&session, &session.all()).await.unwrap_err(),
+            Ok(_) => {
+                let page = session.span(0..1, 0, 20);
+                client.read(&session, &page).await.unwrap_err()
+            }
         };
         let place = if at == "open" {
             "opening it"

@@ -372,7 +372,7 @@ fn server_is_killed_while_workers_start() {
         let begun = children(server.pid());
         server.signal(Signal::KILL);
         server.wait(LIMIT);
-        until("the workers are gone", Duration::from_secs(2), || {
+        until("the workers are gone", LIMIT, || {
             begun.iter().all(|child| process(child.pid).is_none())
         });
         assert_eq!(server.left_behind(), [""; 0], "after {pause} steps");

@@ -15,6 +15,8 @@ const ENTRIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// How long what was given up is answered with its error. After that it is tried
 /// again.
 const TERM: Duration = Duration::from_secs(60);
+/// How long the server itself reads nothing of a file that readers have died over.
+const DEADLY_TERM: Duration = Duration::from_secs(600);
 /// Readers that may die of a page or a session before it is given up.
 const MAX_DEATHS: u32 = 2;
 
@@ -61,6 +63,36 @@ impl Suspicion {
     pub(super) fn died_alone(&mut self) -> bool {
         self.died();
         self.deaths >= MAX_DEATHS
+    }
+}
+
+/// Files that readers have died over of late, whatever pages it were, and though the
+/// files may have grown since: where one page is deadly, another may be.
+pub(super) struct DeadlyFiles {
+    files: LruCache<(u64, u64), Instant>,
+}
+
+impl Default for DeadlyFiles {
+    fn default() -> Self {
+        Self {
+            files: LruCache::new(ENTRIES),
+        }
+    }
+}
+
+impl DeadlyFiles {
+    /// Notes that a reader has died over a file.
+    pub(super) fn note(&mut self, file: (u64, u64)) {
+        self.files.put(file, Instant::now());
+    }
+
+    pub(super) fn contain(&self, file: (u64, u64)) -> bool {
+        self.contain_at(file, Instant::now())
+    }
+
+    fn contain_at(&self, file: (u64, u64), now: Instant) -> bool {
+        let noted = self.files.peek(&file);
+        noted.is_some_and(|&noted| now.saturating_duration_since(noted) < DEADLY_TERM)
     }
 }
 
@@ -183,6 +215,14 @@ mod tests {
         assert!(!suspicion.killed());
         assert!(suspicion.deadly && suspicion.deaths == 1);
         assert!(suspicion.killed());
+    }
+
+    #[test]
+    fn a_file_is_deadly_for_its_term() {
+        let mut files = DeadlyFiles::default();
+        files.note((1, 2));
+        assert!(files.contain((1, 2)) && !files.contain((1, 3)));
+        assert!(!files.contain_at((1, 2), Instant::now() + DEADLY_TERM));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub(crate) use self::take::{Take, Taken};
-use super::blame::{Blame, Suspicion};
+use super::blame::{Blame, DeadlyFiles, Suspicion};
 use super::coordinator::Fetched;
 use crate::error::{Error, PagePlace};
 use crate::mef::FileIdentity;
@@ -106,6 +106,7 @@ pub(crate) struct Flights {
     /// Waiters of all flights together.
     waiters: usize,
     blame: Blame<PageOnDisk>,
+    deadly_files: DeadlyFiles,
     last_sweep: Option<Instant>,
 }
 
@@ -370,6 +371,9 @@ impl Flights {
             if *ending != Ending::NotBegun
                 && let Some(page) = self.on_disk(&key)
             {
+                if suspicion.deadly {
+                    self.deadly_files.note(page.data.place());
+                }
                 self.blame.suspect(page, suspicion);
             }
             if hopeless {

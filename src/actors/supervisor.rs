@@ -658,3 +658,6 @@ impl Handler<StopWorkers> for WorkerSupervisor {
         self.finish_stop();
     }
 }
+
+#[cfg(test)]
+mod tests;

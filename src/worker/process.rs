@@ -24,7 +24,7 @@ use super::faults;
 use super::protocol::{Job, JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
 use super::sandbox::{Confines, Sandbox, enter};
-use super::temporary::{TemporaryFolderError, check_temporary_folder};
+use super::temporary::{FirstSocket, TemporaryFolderError, check_temporary_folder};
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
@@ -41,6 +41,7 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// interpreter) must not call it, and run without workers.
 pub fn init() {
     INITIALISED.store(true, Ordering::Release);
+    let _socket = FirstSocket::of_this_process();
     // Resolving a backtrace takes a hundred milliseconds, in which the server
     // would wait to hear of the panic.
     ProcConfig::new()
