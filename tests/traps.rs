@@ -148,18 +148,6 @@ fn interrupt_while_workers_start_leaves_nothing_behind() {
     }
 }
 
-#[test]
-fn workers_die_with_a_server_that_is_killed() {
-    let mut server = Launch::new().env("N_PROCESS_WORKERS", "4").start();
-    let workers = server.workers_up(4);
-    server.signal(Signal::KILL);
-    server.wait(LIMIT);
-    until("the workers are gone", Duration::from_secs(1), || {
-        all_gone(&workers)
-    });
-    assert_eq!(server.left_behind(), [""; 0]);
-}
-
 /// A backtrace would cost the dying worker a tenth of a second and more.
 #[test]
 fn a_host_that_wants_backtraces_hears_of_a_worker_s_death_at_once() {

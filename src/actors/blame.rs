@@ -15,8 +15,14 @@ const ENTRIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// How long what was given up is answered with its error. After that it is tried
 /// again.
 const TERM: Duration = Duration::from_secs(60);
+/// How long the server itself reads nothing of a file that readers have died over.
+const DEADLY_TERM: Duration = Duration::from_secs(600);
 /// Readers that may die of a page or a session before it is given up.
 const MAX_DEATHS: u32 = 2;
+
+/// Readers that may be killed from outside over a page or a session: the next ones
+/// count as its own. A killer that we do not know of may choose by what they use.
+const MAX_KILLS: u32 = 5;
 
 /// What is held against a page or a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,8 +31,10 @@ pub(super) struct Suspicion {
     pub(super) alone: bool,
     /// A reader died over a job with it: it never goes to the server process.
     pub(super) deadly: bool,
-    /// Readers that died over it while there was nothing else to blame.
+    /// Readers that died over it, or over it and others.
     pub(super) deaths: u32,
+    /// Readers that were killed from outside while they had it.
+    kills: u32,
 }
 
 impl Suspicion {
@@ -39,13 +47,52 @@ impl Suspicion {
     pub(super) fn died(&mut self) {
         self.alone = true;
         self.deadly = true;
+        self.deaths += 1;
+    }
+
+    /// What a reader had when it was killed from outside; whether it is to be given
+    /// up now. It does not go to the server process less for it, and alone only
+    /// after the second time, so that it has the best chances.
+    pub(super) fn killed(&mut self) -> bool {
+        self.kills += 1;
+        self.alone |= self.kills > 1;
+        self.kills > MAX_KILLS && self.died_alone()
     }
 
     /// What a reader has died of; whether it is to be given up now.
     pub(super) fn died_alone(&mut self) -> bool {
         self.died();
-        self.deaths += 1;
         self.deaths >= MAX_DEATHS
+    }
+}
+
+/// Files that readers have died over of late, whatever pages it were, and though the
+/// files may have grown since: where one page is deadly, another may be.
+pub(super) struct DeadlyFiles {
+    files: LruCache<(u64, u64), Instant>,
+}
+
+impl Default for DeadlyFiles {
+    fn default() -> Self {
+        Self {
+            files: LruCache::new(ENTRIES),
+        }
+    }
+}
+
+impl DeadlyFiles {
+    /// Notes that a reader has died over a file.
+    pub(super) fn note(&mut self, file: (u64, u64)) {
+        self.files.put(file, Instant::now());
+    }
+
+    pub(super) fn contain(&self, file: (u64, u64)) -> bool {
+        self.contain_at(file, Instant::now())
+    }
+
+    fn contain_at(&self, file: (u64, u64), now: Instant) -> bool {
+        let noted = self.files.peek(&file);
+        noted.is_some_and(|&noted| now.saturating_duration_since(noted) < DEADLY_TERM)
     }
 }
 
@@ -148,9 +195,34 @@ mod tests {
         suspicion.panicked();
         assert!(suspicion.alone && !suspicion.deadly);
         suspicion.died();
-        assert!(suspicion.deadly && suspicion.deaths == 0);
-        assert!(!suspicion.died_alone());
+        assert!(suspicion.deadly && suspicion.deaths == 1);
+        // It was among those that the first may have died of.
         assert!(suspicion.died_alone());
+        let mut alone = Suspicion::default();
+        assert!(!alone.died_alone());
+        assert!(alone.died_alone());
+    }
+
+    #[test]
+    fn kills_from_outside_count_only_when_there_is_no_end_of_them() {
+        let mut suspicion = Suspicion::default();
+        assert!(!suspicion.killed());
+        assert!(!suspicion.alone);
+        for _ in 1..MAX_KILLS {
+            assert!(!suspicion.killed());
+            assert!(suspicion.alone && !suspicion.deadly && suspicion.deaths == 0);
+        }
+        assert!(!suspicion.killed());
+        assert!(suspicion.deadly && suspicion.deaths == 1);
+        assert!(suspicion.killed());
+    }
+
+    #[test]
+    fn a_file_is_deadly_for_its_term() {
+        let mut files = DeadlyFiles::default();
+        files.note((1, 2));
+        assert!(files.contain((1, 2)) && !files.contain((1, 3)));
+        assert!(!files.contain_at((1, 2), Instant::now() + DEADLY_TERM));
     }
 
     #[test]

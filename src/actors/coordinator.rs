@@ -399,7 +399,9 @@ impl Coordinator {
                     let predicted = *predicted && completed == Completed::Unwanted;
                     self.statistics.decoded += 1;
                     self.statistics.decoded_for_predictions += u64::from(predicted);
-                    decoded.push((key, page, predicted));
+                    if page.is_lasting() {
+                        decoded.push((key, page, predicted));
+                    }
                 }
                 Err(_) => self.statistics.failed += 1,
             }
@@ -435,9 +437,12 @@ impl Coordinator {
         let path = open.path.display().to_string();
         let error = match ending {
             Ending::NotBegun => return self.opens.push_front(open),
-            Ending::Died => {
+            Ending::Died | Ending::Killed => {
                 let mut suspicion = self.blame.suspicion(&open.path);
-                let hopeless = suspicion.died_alone();
+                let hopeless = match ending {
+                    Ending::Killed => suspicion.killed(),
+                    _ => suspicion.died_alone(),
+                };
                 self.blame.suspect(open.path.clone(), suspicion);
                 if !hopeless {
                     return self.opens.push_front(open);
@@ -704,6 +709,10 @@ impl Handler<JobNews> for Coordinator {
             JobEvent::Lost => {
                 self.statistics.lost_jobs += 1;
                 Ending::Died
+            }
+            JobEvent::Killed => {
+                self.statistics.lost_jobs += 1;
+                Ending::Killed
             }
             JobEvent::Panicked(message) => {
                 tracing::error!(%message, "decoder panicked");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub(crate) use self::take::{Take, Taken};
-use super::blame::{Blame, Suspicion};
+use super::blame::{Blame, DeadlyFiles, Suspicion};
 use super::coordinator::Fetched;
 use crate::error::{Error, PagePlace};
 use crate::mef::FileIdentity;
@@ -47,6 +47,8 @@ pub(crate) enum Ending {
     NotBegun,
     /// Its reader died over it.
     Died,
+    /// Its reader was killed from outside.
+    Killed,
     /// Its reader caught a panic, with this message.
     Panicked(String),
 }
@@ -104,6 +106,7 @@ pub(crate) struct Flights {
     /// Waiters of all flights together.
     waiters: usize,
     blame: Blame<PageOnDisk>,
+    deadly_files: DeadlyFiles,
     last_sweep: Option<Instant>,
 }
 
@@ -358,6 +361,7 @@ impl Flights {
                     suspicion.died();
                     false
                 }
+                Ending::Killed => suspicion.killed(),
                 Ending::Panicked(_) => {
                     suspicion.panicked();
                     single
@@ -367,6 +371,9 @@ impl Flights {
             if *ending != Ending::NotBegun
                 && let Some(page) = self.on_disk(&key)
             {
+                if suspicion.deadly {
+                    self.deadly_files.note(page.data.place());
+                }
                 self.blame.suspect(page, suspicion);
             }
             if hopeless {
@@ -396,7 +403,7 @@ impl Flights {
                 place,
                 message: message.clone(),
             },
-            Ending::Died | Ending::NotBegun => Error::PoisonedPage {
+            Ending::Died | Ending::Killed | Ending::NotBegun => Error::PoisonedPage {
                 place,
                 deaths: suspicion.deaths,
             },

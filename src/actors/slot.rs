@@ -48,6 +48,17 @@ pub enum WorkerState {
     Off,
 }
 
+/// How a slot has lost its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It did not start.
+    FailedStart,
+    /// Somebody outside killed it, which says nothing against what it did.
+    Killed,
+    /// In any other way.
+    Died,
+}
+
 /// A slot of the supervisor.
 pub(super) struct Slot {
     /// Tells the reports of the present bridge from those of earlier ones.
@@ -106,13 +117,14 @@ impl Slot {
     }
 
     /// The worker is gone, or was never there.
-    pub(super) fn down(&mut self, failed_start: bool, settings: &Settings) {
+    pub(super) fn down(&mut self, loss: Loss, settings: &Settings) {
         self.worker = None;
         self.commands = None;
-        if failed_start {
-            self.failed_starts += 1;
-        } else if self.since.elapsed() > STABLE {
-            self.backoff = settings.restart_backoff_min;
+        match loss {
+            Loss::FailedStart => self.failed_starts += 1,
+            Loss::Died if self.since.elapsed() <= STABLE => {}
+            // Pauses are for what would die again at once.
+            Loss::Died | Loss::Killed => self.backoff = settings.restart_backoff_min,
         }
     }
 
@@ -171,7 +183,7 @@ mod tests {
         let pauses: Vec<u128> = (0..7)
             .map(|_| {
                 slot.up(None);
-                slot.down(false, &settings);
+                slot.down(Loss::Died, &settings);
                 slot.plan_restart(&settings, now).as_millis()
             })
             .collect();
@@ -179,6 +191,20 @@ mod tests {
         assert_eq!(slot.state, WorkerState::Resting);
         // After the rest it has a new budget.
         assert_eq!(slot.plan_restart(&settings, now).as_millis(), 100);
+    }
+
+    #[test]
+    fn workers_that_are_killed_from_outside_are_replaced_without_a_longer_pause() {
+        let settings = settings();
+        let mut slot = Slot::new(&settings);
+        let now = Instant::now();
+        for _ in 0..settings.restart_budget {
+            slot.up(None);
+            slot.down(Loss::Killed, &settings);
+            assert_eq!(slot.plan_restart(&settings, now).as_millis(), 20);
+        }
+        // The budget holds for them, too.
+        assert_eq!(slot.plan_restart(&settings, now), settings.rest);
     }
 
     #[test]
@@ -201,7 +227,7 @@ mod tests {
             WorkerState::Waiting,
             WorkerState::Resting,
         ] {
-            slot.down(true, &settings);
+            slot.down(Loss::FailedStart, &settings);
             slot.plan_restart(&settings, Instant::now());
             assert_eq!(slot.state, expected);
         }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::coordinator::{Capacity, Coordinator, JobNews, Readers};
 use super::in_process::{CloseInProcess, InProcessReader, ReadInProcess};
 use super::settings::Settings;
-use super::slot::{Slot, WorkerState, WorkerStatus};
+use super::slot::{Loss, Slot, WorkerState, WorkerStatus};
 use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
@@ -194,7 +194,7 @@ impl WorkerSupervisor {
             Ok(commands) => slot.commands = Some(commands),
             Err(error) => {
                 tracing::error!(%error, slot = slot_number, "bridge thread cannot be started");
-                self.restart_later(slot_number, true, None, context);
+                self.restart_later(slot_number, Loss::FailedStart, None, context);
             }
         }
     }
@@ -240,8 +240,12 @@ impl WorkerSupervisor {
         if !self.stopping {
             tracing::warn!(slot = slot_number, pid = slot.pid(), %cause, "worker is gone");
         }
-        let failed_start = matches!(cause, Cause::Spawn(_));
-        self.restart_later(slot_number, failed_start, during, context);
+        let loss = match cause {
+            Cause::Spawn(_) => Loss::FailedStart,
+            Cause::Killed => Loss::Killed,
+            Cause::Lost(_) | Cause::Lied(_) | Cause::Stopped => Loss::Died,
+        };
+        self.restart_later(slot_number, loss, during, context);
     }
 
     /// Takes the slot's jobs from it and starts its next worker after a pause.
@@ -249,7 +253,7 @@ impl WorkerSupervisor {
     fn restart_later(
         &mut self,
         slot_number: usize,
-        failed_start: bool,
+        loss: Loss,
         during: Option<JobId>,
         context: &mut Context<Self>,
     ) {
@@ -257,13 +261,13 @@ impl WorkerSupervisor {
         let Some(slot) = self.slots.get_mut(slot_number) else {
             return;
         };
-        slot.down(failed_start, settings);
+        slot.down(loss, settings);
         for job in slot.jobs.drain(..) {
             // A worker that was told to stop has not died of its job.
-            let event = if during == Some(job) && !self.stopping {
-                JobEvent::Lost
-            } else {
-                JobEvent::Returned
+            let event = match loss {
+                _ if during != Some(job) || self.stopping => JobEvent::Returned,
+                Loss::Killed => JobEvent::Killed,
+                Loss::Died | Loss::FailedStart => JobEvent::Lost,
             };
             self.coordinator.do_send(JobNews { job, event });
         }
@@ -304,7 +308,7 @@ impl WorkerSupervisor {
                     self.stalled += 1;
                     slot.enter(WorkerState::Ending);
                     if let Some(worker) = &slot.worker {
-                        worker.kill();
+                        worker.kill_stalled();
                     }
                 }
                 // The bridge has a limit of its own; beyond it, it is stuck.
@@ -336,7 +340,7 @@ impl WorkerSupervisor {
                 // Its bridge cannot say; the worker does them in this order.
                 during = slot.jobs.first().copied();
             }
-            self.restart_later(number, false, during, context);
+            self.restart_later(number, Loss::Died, during, context);
         }
         self.announce_capacity(context);
     }
@@ -654,3 +658,6 @@ impl Handler<StopWorkers> for WorkerSupervisor {
         self.finish_stop();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,14 @@ pub struct DecodedBlock {
     pub damage: Option<BlockDamage>,
 }
 
+impl DecodedBlock {
+    /// Whether the block is damaged, and may read well the next time.
+    pub(crate) fn may_pass(&self) -> bool {
+        let damage = self.damage.as_ref();
+        damage.is_some_and(|damage| damage.error.may_pass())
+    }
+}
+
 /// A block that could not be decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockDamage {
@@ -189,6 +197,9 @@ impl SegmentReader {
         }
         if bytes > u64::from(MAX_BLOCK_BYTES) {
             return Err(BlockError::Length(block_bytes));
+        }
+        if buffer.try_reserve(bytes as usize).is_err() {
+            return Err(BlockError::Memory { bytes, samples: 0 });
         }
         buffer.resize(bytes as usize, 0);
         match self.data.read_at(buffer, offset).map_err(io_error)? {

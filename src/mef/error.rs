@@ -328,6 +328,14 @@ pub enum BlockError {
     /// The block's bytes could not be read.
     #[error("block cannot be read: {0}")]
     Io(String),
+    /// There is not enough memory for the block.
+    #[error("block of {bytes} bytes, {samples} samples, does not fit into memory")]
+    Memory {
+        /// Its length in bytes.
+        bytes: u64,
+        /// Its samples.
+        samples: u32,
+    },
     /// The CRC over the block does not match the stored one.
     #[error("CRC mismatch: stored {stored:08X}, computed {computed:08X}")]
     Crc {
@@ -369,6 +377,17 @@ pub enum BlockError {
         /// 1 or 2.
         level: i8,
     },
+}
+
+impl BlockError {
+    /// Whether the block may read well the next time, though nobody has written to
+    /// its file's known bytes.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::OutsideFile { .. } | Self::Io(_) | Self::Memory { .. }
+        )
+    }
 }
 
 /// A fact that stands in the index and in the block header.

@@ -69,6 +69,11 @@ impl FileIdentity {
         }
     }
 
+    /// Names the file, whatever stands in it.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// Length in bytes when the identity was taken.
     pub fn size(&self) -> u64 {
         self.size

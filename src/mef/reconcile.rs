@@ -417,7 +417,11 @@ impl<'a> Reconciler<'a> {
             return Ok(None);
         };
         self.budget.set(rest);
-        let mut bytes = vec![0; length as usize];
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(length as usize)
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        bytes.resize(length as usize, 0);
         let filled = self.data.read_at(&mut bytes, offset)?;
         let covered = bytes.get(size_of::<u32>()..filled).unwrap_or_default();
         let right = filled == bytes.len() && crc32(covered) == header.crc.get();

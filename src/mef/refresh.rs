@@ -195,6 +195,8 @@ pub(crate) fn refresh(
         let found = segments_of(&store, format!("{name}.timd"));
         let found = match (found, known) {
             (Ok(found), _) => found,
+            // What the system does not let us look at may be as it was.
+            (Err(error @ MefError::Io { .. }), _) => return Err(error),
             (Err(_), Some(_)) => return Ok(Refresh::Replaced),
             (Err(error), None) => {
                 growth.unreadable.push(UnreadableChannel { name, error });
@@ -223,7 +225,7 @@ pub(crate) fn refresh(
                     changed = true;
                     news.push(longer);
                 }
-                // What the system does not let us look at may be as it was.
+                // As above.
                 Err(error @ MefError::Io { .. }) => return Err(error),
                 Ok(None) | Err(_) => return Ok(Refresh::Replaced),
             }
@@ -392,7 +394,11 @@ fn metadata_now(
     progress: &mut dyn FnMut(),
 ) -> Result<Now, MefError> {
     for _ in 0..RETRIES {
-        if let Ok((file, metadata)) = read_metadata(store, files, options.password.as_ref()) {
+        let read = read_metadata(store, files, options.password.as_ref());
+        if let Err(error @ MefError::Io { .. }) = read {
+            return Err(error);
+        }
+        if let Ok((file, metadata)) = read {
             let acquisition = &metadata.acquisition;
             let same = metadata.recording_time_offset.unwrap_or(0) == known.recording_time_offset
                 && acquisition.sampling_frequency == known.sampling_frequency

@@ -77,6 +77,9 @@ pub(crate) enum JobEvent {
     Returned,
     /// The reader was lost while it did the job; the rest is undone.
     Lost,
+    /// The reader was killed from outside while it did the job, which is not to
+    /// blame for it; the rest is undone.
+    Killed,
 }
 
 /// Why a worker is gone.
@@ -86,6 +89,8 @@ pub(crate) enum Cause {
     Spawn(#[from] SpawnError),
     #[error(transparent)]
     Lost(#[from] Lost),
+    #[error("worker was stopped or killed from outside")]
+    Killed,
     #[error("worker lied: {0}")]
     Lied(#[from] Lie),
     #[error("worker was told to stop")]
@@ -139,7 +144,10 @@ fn live(
         begun: None,
     };
     loop {
-        if let Err(cause) = bridge.step(mailbox, report) {
+        if let Err(mut cause) = bridge.step(mailbox, report) {
+            if matches!(cause, Cause::Lost(_)) && bridge.worker.was_killed_from_outside() {
+                cause = Cause::Killed;
+            }
             return (cause, bridge.begun);
         }
     }
@@ -159,7 +167,10 @@ impl Bridge {
         if self.jobs.is_empty() {
             match mailbox.recv_timeout(IDLE_CHECK) {
                 Ok(command) => self.pass_on(command)?,
-                Err(RecvTimeoutError::Timeout) => self.worker.check_idle()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.worker.check_idle()?;
+                    self.worker.is_well();
+                }
                 Err(RecvTimeoutError::Disconnected) => return Err(Cause::Stopped),
             }
             return Ok(());
@@ -181,6 +192,7 @@ impl Bridge {
             Reply::Begun(job) => {
                 check_job(job, id)?;
                 self.begun = Some(job);
+                self.worker.is_well();
             }
             Reply::Working(job) => {
                 check_job(job, id)?;

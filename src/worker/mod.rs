@@ -6,6 +6,7 @@
 
 pub(crate) mod bridge;
 mod cancels;
+mod ending;
 #[cfg(feature = "fault-injection")]
 mod faults;
 #[cfg(not(feature = "fault-injection"))]

@@ -377,6 +377,13 @@ impl Page {
         })
     }
 
+    /// Whether the page reads the same as long as its files are the same: not where
+    /// the system gave no bytes, or no memory, for some of it.
+    pub(crate) fn is_lasting(&self) -> bool {
+        let mut damage = self.blocks.iter().filter_map(|it| it.damage.as_ref());
+        damage.all(|damage| !damage.error.may_pass())
+    }
+
     /// Bytes that the page takes in memory.
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.blocks) + size_of_val(&*self.samples)
@@ -386,6 +393,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mef::BlockError;
 
     #[test]
     fn pages_hold_whole_blocks_up_to_the_target() {
@@ -396,6 +404,39 @@ mod tests {
         assert_eq!(starts(&[u32::MAX, u32::MAX], 1), [7, 8]);
         // Empty blocks are cheap, and still do not pile up without end.
         assert_eq!(starts(&[0; 5], 2), [7, 9, 11]);
+    }
+
+    #[test]
+    fn a_page_that_may_read_well_the_next_time_does_not_last() {
+        let page = |error: Option<BlockError>| {
+            let damage = error.map(|error| BlockDamage {
+                file_offset: 0,
+                samples: 1,
+                error,
+            });
+            let block = DecodedBlock {
+                start_uutc: 0,
+                samples: 0,
+                damage,
+            };
+            Page::new(0, vec![block], [].into()).unwrap()
+        };
+        assert!(page(None).is_lasting());
+        assert!(page(Some(BlockError::Statistics)).is_lasting());
+        for passing in [
+            BlockError::Io("stale handle".into()),
+            BlockError::Memory {
+                bytes: 1,
+                samples: 1,
+            },
+            BlockError::OutsideFile {
+                offset: 1,
+                bytes: 1,
+                file_bytes: 1,
+            },
+        ] {
+            assert!(!page(Some(passing.clone())).is_lasting(), "{passing}");
+        }
     }
 
     #[test]

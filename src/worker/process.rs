@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::cancels::Cancels;
+use super::ending::{MemoryKills, is_stopped, was_killed};
 use super::faults;
 use super::protocol::{Job, JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
 use super::sandbox::{Confines, Sandbox, enter};
-use super::temporary::{TemporaryFolderError, check_temporary_folder};
+use super::temporary::{FirstSocket, TemporaryFolderError, check_temporary_folder};
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
@@ -40,6 +41,7 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// interpreter) must not call it, and run without workers.
 pub fn init() {
     INITIALISED.store(true, Ordering::Release);
+    let _socket = FirstSocket::of_this_process();
     // Resolving a backtrace takes a hundred milliseconds, in which the server
     // would wait to hear of the panic.
     ProcConfig::new()
@@ -95,6 +97,9 @@ pub(crate) struct WorkerProcess {
     replies: IpcReceiver<Reply>,
     payloads: IpcBytesReceiver,
     sandbox: Sandbox,
+    /// This server has killed it.
+    killed: Arc<AtomicBool>,
+    memory_kills: MemoryKills,
 }
 
 impl WorkerProcess {
@@ -157,6 +162,8 @@ impl WorkerProcess {
             replies,
             payloads,
             sandbox: Sandbox::default(),
+            killed: Arc::default(),
+            memory_kills: MemoryKills::now(),
         })
     }
 
@@ -175,8 +182,21 @@ impl WorkerProcess {
         Some(WorkerRef {
             pid,
             descriptor,
+            killed: Arc::clone(&self.killed),
             cancels,
         })
+    }
+
+    /// Notes that the worker is well, so that its end can be explained.
+    pub(crate) fn is_well(&mut self) {
+        self.memory_kills.renew();
+    }
+
+    /// Whether the worker, which is lost, was killed by somebody else.
+    pub(crate) fn was_killed_from_outside(&self) -> bool {
+        let pid = self.handle.pid().and_then(raw_pid);
+        let by_us = self.killed.load(Ordering::SeqCst);
+        !by_us && pid.is_some_and(|pid| was_killed(pid, &self.memory_kills))
     }
 
     /// Sends a request. Blocks only where hundreds are unanswered.
@@ -342,6 +362,8 @@ pub(crate) struct WorkerRef {
     /// Refers to this very process, also after its number went to another.
     /// Empty where the kernel has no such descriptors.
     descriptor: Option<OwnedFd>,
+    /// Set before this server kills it.
+    killed: Arc<AtomicBool>,
     cancels: IpcSender<JobId>,
 }
 
@@ -359,8 +381,24 @@ impl WorkerRef {
         let _ = self.cancels.send(job);
     }
 
+    /// Kills a process that makes no progress. One that somebody has stopped is not
+    /// held against what it reads: it counts as killed by whoever stopped it.
+    pub(crate) fn kill_stalled(&self) {
+        let stopped = raw_pid(self.pid).is_some_and(is_stopped);
+        if stopped {
+            self.send_kill();
+        } else {
+            self.kill();
+        }
+    }
+
     /// Kills the process. That it has ended already is as good.
     pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        self.send_kill();
+    }
+
+    fn send_kill(&self) {
         let killed = match (&self.descriptor, raw_pid(self.pid)) {
             (Some(descriptor), _) => rustix::process::pidfd_send_signal(descriptor, Signal::KILL),
             (None, Some(pid)) => rustix::process::kill_process(pid, Signal::KILL),

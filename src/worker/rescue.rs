@@ -15,9 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::WORKER_NAME;
-
-/// Name of the socket that ipc-channel makes in a fresh temporary folder.
-const SOCKET_NAME: &str = "socket";
+use super::temporary::SOCKET_NAME;
 
 /// Ends every wait of this process for a starting worker. The spawns that are
 /// under way fail; healthy ones among them are simply tried again.

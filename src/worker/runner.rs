@@ -11,7 +11,9 @@ use lru::LruCache;
 
 use super::faults;
 use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
-use crate::mef::{MefError, Scratch, SegmentReader, Store, open_session_watched, refresh};
+use crate::mef::{
+    DecodedBlock, MefError, Scratch, SegmentReader, Store, open_session_watched, refresh,
+};
 
 /// Samples after which a job's pages are sent while the rest is decoded:
 /// 256 KiB, so that the first pages of a large job are not kept waiting.
@@ -123,6 +125,7 @@ impl Runner {
         samples.clear();
         let mut page = 0;
         'pages: for work in segments {
+            let mut failing = false;
             let mut reader = self.reader(work);
             for ordered in &work.pages {
                 if answers.is_cancelled(job) {
@@ -134,6 +137,7 @@ impl Runner {
                     Ok((reader, scratch)) => {
                         let mut blocks = Vec::with_capacity(ordered.blocks.len());
                         reader.decode(&ordered.blocks, scratch, &mut samples, &mut blocks);
+                        failing |= blocks.iter().any(DecodedBlock::may_pass);
                         Ok(blocks)
                     }
                     Err(error) => Err(error.clone()),
@@ -144,6 +148,10 @@ impl Runner {
                     answers.answer(Reply::Pages(job.id, std::mem::take(&mut headers)), &samples)?;
                     samples.clear();
                 }
+            }
+            if failing {
+                // A handle may be stale for good, where the file itself is not.
+                self.segments.pop(&work.place);
             }
         }
         if !headers.is_empty() {

@@ -59,7 +59,10 @@ impl Flights {
                 self.complete(key, &Err(Error::Stopped));
                 continue;
             }
-            if take.who.refuses(suspicion.deadly) {
+            if take
+                .who
+                .refuses(suspicion.deadly || self.is_in_deadly_file(&key))
+            {
                 let what = self.place(&key).map(|place| place.to_string());
                 let what = what.unwrap_or_default();
                 self.complete(key, &Err(Error::NoWorker { what }));
@@ -93,6 +96,12 @@ impl Flights {
             queue.push_front(key);
         }
         taken
+    }
+
+    /// Whether a reader has died over a page of the same file.
+    fn is_in_deadly_file(&self, key: &PageKey) -> bool {
+        let page = self.on_disk(key);
+        page.is_some_and(|page| self.deadly_files.contain(page.data.place()))
     }
 
     fn queue_mut(&mut self, class: Class) -> &mut VecDeque<PageKey> {

@@ -61,7 +61,11 @@ pub(crate) fn load(
             available: available.saturating_sub(RECORD_HEADER_BYTES as u64),
         });
     }
-    let mut bytes = vec![0; length as usize];
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(length as usize)
+        .map_err(|_| io_error(io::ErrorKind::OutOfMemory.into()))?;
+    bytes.resize(length as usize, 0);
     let read = data
         .read_at(&mut bytes, position.file_offset)
         .map_err(io_error)?;

@@ -272,7 +272,12 @@ fn integrate(
     // The header check guarantees at least count + 3 symbols: four for the first
     // sample and one for each other. Only key samples can exhaust the rest.
     let mut spare_symbols = coded_symbols - (count + 3);
-    samples.reserve(count as usize);
+    if samples.try_reserve(count as usize).is_err() {
+        return Err(BlockError::Memory {
+            bytes: u64::from(coded_symbols),
+            samples: count,
+        });
+    }
     let mut value = full_value(&mut symbols);
     samples.push(value);
     for _ in 1..count {

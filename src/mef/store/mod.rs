@@ -19,6 +19,8 @@ use obstacle::Call;
 pub(crate) use read_at::ReadAt;
 pub(crate) use tar::MAX_EXTENSION_BYTES;
 
+use rustix::io::Errno;
+
 use super::error::{ArchiveError, MefError};
 
 /// The files of one session, in its folder or in an archive. Their names are
@@ -106,8 +108,8 @@ impl Store {
         self.root.join(name)
     }
 
-    /// What stands in a folder, by name; not what begins with a dot, and nothing
-    /// that cannot be looked at, like a link into nowhere.
+    /// What stands in a folder, by name; not what begins with a dot, and no link
+    /// that leads nowhere.
     pub(crate) fn list(&self, folder: impl AsRef<Path>) -> Result<Vec<Item>, MefError> {
         let folder = folder.as_ref();
         if let Some(archive) = &self.archive {
@@ -123,9 +125,16 @@ impl Store {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            if let Ok(status) = fs::metadata(entry.path()) {
-                let is_folder = status.is_dir();
-                items.push(Item { name, is_folder });
+            let path = entry.path();
+            let status = obstacle::pass(&path, Call::Status).and_then(|()| fs::metadata(&path));
+            match status {
+                Ok(status) => {
+                    let is_folder = status.is_dir();
+                    items.push(Item { name, is_folder });
+                }
+                Err(error) if leads_nowhere(&error) => {}
+                // A channel must not vanish because the system is short of something.
+                Err(error) => return Err(MefError::io(&path, &error)),
             }
         }
         items.sort();
@@ -147,7 +156,13 @@ impl Store {
     pub(crate) fn has_file(&self, name: impl AsRef<Path>) -> bool {
         match &self.archive {
             Some(archive) => archive.directory.file(name.as_ref()).is_some(),
-            None => self.path(name).symlink_metadata().is_ok(),
+            None => {
+                let path = self.path(name);
+                let status = obstacle::pass(&path, Call::Status);
+                let status = status.and_then(|()| path.symlink_metadata());
+                // What cannot be looked at is there, and whoever opens it is told why not.
+                status.map_or_else(|error| !leads_nowhere(&error), |_| true)
+            }
         }
     }
 
@@ -174,6 +189,19 @@ impl OpenArchive {
         };
         visible.map(item).collect()
     }
+}
+
+/// Whether an error says that there is nothing behind a name, or nothing for us.
+fn leads_nowhere(error: &io::Error) -> bool {
+    let nothing = [
+        Errno::NOENT,
+        Errno::NOTDIR,
+        Errno::LOOP,
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::NAMETOOLONG,
+    ];
+    Errno::from_io_error(error).is_some_and(|error| nothing.contains(&error))
 }
 
 /// The part of a name before `.extension`, if it ends so and is Unicode.
