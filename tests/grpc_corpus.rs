@@ -119,8 +119,8 @@ async fn segments_are_what_the_references_read() {
 
 #[tokio::test]
 async fn long_replies_are_cut_by_the_number_of_rows() {
-    // Bytes of samples in a message of the existing servers.
-    const MESSAGE: usize = 2_621_440;
+    // Bytes of samples in a message.
+    const MESSAGE: usize = 262_144;
     let server = Server::start(&["--workers", "2"]);
     let folder = tempfile::tempdir().unwrap();
     let recording = Recording::generated(folder.path());

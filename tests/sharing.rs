@@ -8,121 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use common::engine::{
+    Served, idle, opened, pages_of, read_right, request, rest_of, start, statistics,
+    without_prefetch,
+};
 use common::process::client::{Client, soon};
-use common::process::session::{KnownSession, Span, assert_same};
+use common::process::session::{KnownSession, assert_same};
 use common::process::{LIMIT, Launch, process, resident, signal, until};
 use futures_util::{FutureExt, StreamExt};
-use mef3_server::config::Config;
-use mef3_server::grpc::{self, ServiceOptions};
-use mef3_server::{Engine, Error, ReadRequest, Recording, Statistics, WindowStream};
+use mef3_server::{Engine, Error};
 use rustix::process::Signal;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 procspawn::enable_test_support!();
 
 /// How long a short read may take beside slow ones.
 const ANSWER: Duration = Duration::from_secs(5);
-
-/// Settings under which only requests are decoded, each at most once.
-fn without_prefetch() -> Config {
-    let mut config = Config::default();
-    config.prefetch.max_mb = 0;
-    config
-}
-
-fn start(config: Config) -> Engine {
-    mef3_server::worker::init();
-    Engine::builder().config(config).start().unwrap()
-}
-
-async fn opened(engine: &Engine, session: &KnownSession) -> Recording {
-    soon("open", engine.open(&session.path)).await.unwrap()
-}
-
-fn request(recording: &Recording, span: &Span) -> ReadRequest {
-    ReadRequest::new(recording, span.start(), span.end()).channels(span.names())
-}
-
-/// What is left of a stream: row after row.
-async fn rest_of(mut windows: WindowStream<f32>, rows: usize) -> Result<Vec<Vec<f32>>, Error> {
-    let mut read = vec![Vec::new(); rows];
-    while let Some(window) = soon("the next window", windows.next()).await {
-        let window = window?;
-        for (row, samples) in read.iter_mut().zip(window.samples.chunks(window.columns)) {
-            row.extend_from_slice(samples);
-        }
-    }
-    Ok(read)
-}
-
-async fn read_right(engine: &Engine, session: &KnownSession, span: &Span) {
-    let recording = opened(engine, session).await;
-    let windows = engine.read(&request(&recording, span)).unwrap();
-    let rows = rest_of(windows, span.channels.len()).await.unwrap();
-    assert_same(&rows, &session.expected(span));
-}
-
-async fn statistics(engine: &Engine) -> Statistics {
-    soon("statistics", engine.statistics()).await.unwrap()
-}
-
-/// Waits until nothing is in flight.
-async fn idle(engine: &Engine) -> Statistics {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let statistics = statistics(engine).await;
-        if statistics.coordinator.in_flight == 0 {
-            return statistics;
-        }
-        assert!(Instant::now() < deadline, "{statistics:#?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Pages that a fresh engine decodes for one reader of the span.
-async fn pages_of(session: &KnownSession, span: &Span) -> u64 {
-    let engine = start(without_prefetch());
-    read_right(&engine, session, span).await;
-    let pages = idle(&engine).await.coordinator.decoded;
-    soon("shutdown", engine.shutdown()).await;
-    assert!(pages >= span.channels.len() as u64);
-    pages
-}
-
-/// The services of an engine in this process.
-struct Served {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<()>,
-}
-
-impl Served {
-    fn start(engine: &Engine) -> Self {
-        let listener = grpc::listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let engine = engine.clone();
-        let serving = tokio::spawn(async move {
-            let stopped = async { stopped.await.unwrap_or_default() };
-            let options = ServiceOptions::default();
-            grpc::serve(engine, listener, options, stopped)
-                .await
-                .unwrap();
-        });
-        Self {
-            address,
-            stop,
-            serving,
-        }
-    }
-
-    async fn end(self) {
-        self.stop.send(()).unwrap();
-        soon("the end of serving", self.serving).await.unwrap();
-    }
-}
 
 /// Twenty readers of short windows, each answered in time and right; the
 /// slowest answer.
@@ -179,7 +80,7 @@ async fn nobody_waits_for_a_client_that_pages_slowly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stops_reading_holds_nobody_up_and_little_memory() {
-    // As sent 16 MB, six messages.
+    // As sent 16 MB, sixty messages.
     let session = Arc::new(KnownSession::write(32, 512, 240));
     let server = Launch::new()
         .env("MEF3_SERVER_CACHE_SIZE_MB", "1")

@@ -22,7 +22,7 @@ fn launch() -> Launch {
         .env("MEF3_SERVER_PREFETCH_MAX_MB", "0")
 }
 
-/// Sixteen megabytes as sent: seven messages.
+/// Sixteen megabytes as sent: some sixty messages.
 fn session() -> KnownSession {
     KnownSession::write(16, 1000, 256)
 }

@@ -6,6 +6,7 @@
 
 mod check;
 mod demo;
+mod descriptors;
 mod failure;
 mod generate;
 mod info;

@@ -7,16 +7,18 @@ use std::time::Duration;
 use clap::Args;
 use mef3_server::Engine;
 use mef3_server::config::{Config, Loaded, LogFormat, LogLevel, process_environment};
-use mef3_server::grpc::{self, ServiceOptions};
+use mef3_server::grpc::{self, ConnectionCounters, ConnectionLimits, ServiceOptions};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::descriptors;
 use super::failure::Failure;
 use super::logging;
 use super::password::PasswordArguments;
 
-/// How long tasks that were cut may take to end.
-const CUT_LIMIT: Duration = Duration::from_millis(500);
+/// How long tasks that were cut may take to end. With what the engine takes to stop,
+/// the end comes within a second of the grace.
+const CUT_LIMIT: Duration = Duration::from_millis(200);
 
 /// Serves recordings over gRPC, to the clients of brainmaze-mef3-server and
 /// mef3io-server.
@@ -88,11 +90,15 @@ impl Arguments {
 
 /// Serves until a signal comes.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Loaded { config, notices } = arguments.load()?;
+    let Loaded {
+        mut config,
+        notices,
+    } = arguments.load()?;
     logging::start(&config.log)?;
     for notice in notices {
         tracing::warn!("{notice}");
     }
+    descriptors::provide(&mut config);
     // Before anything is started: a port in use is the commonest mistake.
     let listener = grpc::listen(config.server.listen)?;
     let address = listener.local_addr().map_err(Failure::Start)?;
@@ -102,6 +108,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         password: arguments.password.password()?,
         on_damage: config.legacy.on_damage,
         shutdown_grace: config.server.shutdown_grace(),
+        limits: ConnectionLimits::from(&config),
+        counters: ConnectionCounters::default(),
     };
     // Before the workers: what they leave behind when half started is removed
     // by an end in order only.

@@ -47,6 +47,17 @@ pub struct Server {
     /// How long a shutdown waits for streams to finish, in seconds; 0 cuts them
     /// at once.
     pub shutdown_grace_s: u64,
+    /// A connection must have begun to speak HTTP/2 after so many seconds.
+    pub handshake_limit_s: u64,
+    /// A request must have come wholly so many seconds after it began.
+    pub request_limit_s: u64,
+    /// How often clients are asked whether they are there, in seconds.
+    pub keepalive_interval_s: u64,
+    /// A client that gives no sign of life for so many seconds after it was asked
+    /// is cut.
+    pub keepalive_limit_s: u64,
+    /// A reply of which no message is taken for so many seconds is given up.
+    pub write_stall_limit_s: u64,
 }
 
 impl Default for Server {
@@ -54,6 +65,11 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             shutdown_grace_s: 5,
+            handshake_limit_s: 10,
+            request_limit_s: 10,
+            keepalive_interval_s: 10,
+            keepalive_limit_s: 10,
+            write_stall_limit_s: 60,
         }
     }
 }
@@ -62,6 +78,31 @@ impl Server {
     /// How long a shutdown waits for streams to finish.
     pub fn shutdown_grace(&self) -> Duration {
         Duration::from_secs(self.shutdown_grace_s)
+    }
+
+    /// How long a connection may take to begin to speak HTTP/2.
+    pub fn handshake_limit(&self) -> Duration {
+        Duration::from_secs(self.handshake_limit_s)
+    }
+
+    /// How long a request may take to come.
+    pub fn request_limit(&self) -> Duration {
+        Duration::from_secs(self.request_limit_s)
+    }
+
+    /// How often clients are asked whether they are there.
+    pub fn keepalive_interval(&self) -> Duration {
+        Duration::from_secs(self.keepalive_interval_s)
+    }
+
+    /// How long a client that was asked may give no sign of life.
+    pub fn keepalive_limit(&self) -> Duration {
+        Duration::from_secs(self.keepalive_limit_s)
+    }
+
+    /// How long a client may leave a message of a reply where it is.
+    pub fn write_stall_limit(&self) -> Duration {
+        Duration::from_secs(self.write_stall_limit_s)
     }
 }
 
@@ -296,6 +337,12 @@ pub struct Limits {
     pub metadata_mb: usize,
     /// Channels in one read.
     pub channels_per_read: usize,
+    /// Connections of clients at a time.
+    pub connections: usize,
+    /// Calls under way at a time, in all connections.
+    pub streams: usize,
+    /// Calls under way at a time in one connection.
+    pub streams_per_connection: u32,
 }
 
 impl Default for Limits {
@@ -310,6 +357,9 @@ impl Default for Limits {
             request_mb: 16384,
             metadata_mb: 4096,
             channels_per_read: 4096,
+            connections: 4096,
+            streams: 4096,
+            streams_per_connection: 256,
         }
     }
 }

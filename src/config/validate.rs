@@ -68,6 +68,27 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         server.shutdown_grace_s,
         0..=HOUR_S,
     )?;
+    within(
+        "server.handshake_limit_s",
+        server.handshake_limit_s,
+        1..=HOUR_S,
+    )?;
+    within("server.request_limit_s", server.request_limit_s, 1..=HOUR_S)?;
+    within(
+        "server.keepalive_interval_s",
+        server.keepalive_interval_s,
+        1..=HOUR_S,
+    )?;
+    within(
+        "server.keepalive_limit_s",
+        server.keepalive_limit_s,
+        1..=HOUR_S,
+    )?;
+    within(
+        "server.write_stall_limit_s",
+        server.write_stall_limit_s,
+        1..=DAY_S,
+    )?;
 
     within("cache.size_mb", cache.size_mb, 1..=64 * TIB_IN_MIB)?;
     within("cache.idle_ttl_s", cache.idle_ttl_s, 0..=366 * DAY_S)?;
@@ -143,6 +164,13 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     within(
         "limits.channels_per_read",
         limits.channels_per_read,
+        1..=1_000_000,
+    )?;
+    within("limits.connections", limits.connections, 1..=1_000_000)?;
+    within("limits.streams", limits.streams, 1..=1_000_000)?;
+    within(
+        "limits.streams_per_connection",
+        limits.streams_per_connection,
         1..=1_000_000,
     )?;
 

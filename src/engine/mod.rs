@@ -26,7 +26,6 @@ use tokio::sync::{oneshot, watch};
 pub use blocks::{Block, BlockItem, BlockStream};
 pub use follow::Follow;
 pub use permits::Held;
-pub(crate) use permits::MessagePermit;
 pub use statistics::Statistics;
 pub use windows::{Masked, Window, WindowStream};
 
@@ -48,8 +47,9 @@ use crate::mef::{
 };
 use crate::worker::page::{PagedRecording, Revision};
 
-/// How long a shutdown waits for killed workers to be reaped.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// How long a shutdown waits for killed workers to be reaped. They are gone within
+/// milliseconds, unless storage holds them.
+const STOP_LIMIT: Duration = Duration::from_millis(600);
 /// Decoded bytes of one message of a stream, unless the request says otherwise.
 const MESSAGE_BYTES: usize = 1 << 20;
 

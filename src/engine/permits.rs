@@ -8,7 +8,6 @@
 //! long as the client takes; where there is no room for them, nothing is read ahead.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -28,8 +27,6 @@ pub struct Held {
     pub ahead_bytes: u64,
     /// What they may hold together.
     pub limit_bytes: u64,
-    /// Messages that were made and have not left yet.
-    pub message_bytes: u64,
 }
 
 /// The permits of an engine.
@@ -40,7 +37,6 @@ pub(super) struct Permits {
     client_bytes: usize,
     /// Clients with a read under way.
     clients: Mutex<HashMap<u64, Client>>,
-    message_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -88,7 +84,6 @@ impl Permits {
             all: Arc::new(Pool::new(all_bytes)),
             client_bytes,
             clients: Mutex::default(),
-            message_bytes: AtomicU64::new(0),
         }
     }
 
@@ -99,7 +94,6 @@ impl Permits {
             awaited_bytes: all.held(&all.awaited),
             ahead_bytes: all.held(&all.ahead),
             limit_bytes: 2 * u64::from(all.size) * UNIT as u64,
-            message_bytes: self.message_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -118,30 +112,6 @@ impl Permits {
             awaited: 0,
             ahead: 0,
         }
-    }
-
-    /// Accounts for a message until the result is dropped.
-    pub(super) fn message(self: &Arc<Self>, bytes: usize) -> MessagePermit {
-        self.message_bytes
-            .fetch_add(bytes as u64, Ordering::Relaxed);
-        MessagePermit {
-            permits: Arc::clone(self),
-            bytes: bytes as u64,
-        }
-    }
-}
-
-/// Accounts for a message that has not left yet.
-#[derive(Debug)]
-pub(crate) struct MessagePermit {
-    permits: Arc<Permits>,
-    bytes: u64,
-}
-
-impl Drop for MessagePermit {
-    fn drop(&mut self) {
-        let bytes = &self.permits.message_bytes;
-        bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -209,11 +179,6 @@ impl Lease {
         self.ahead -= spare;
         self.pool.ahead.add_permits(spare as usize);
         self.permits.all.ahead.add_permits(spare as usize);
-    }
-
-    /// Accounts for a message of this read.
-    pub(super) fn message(&self, bytes: usize) -> MessagePermit {
-        self.permits.message(bytes)
     }
 }
 
@@ -296,15 +261,12 @@ mod tests {
         let mut lease = permits.lease(1);
         lease.awaited(KIB).await.unwrap();
         assert!(lease.try_ahead(KIB));
-        let message = lease.message(100);
-        assert_eq!(permits.held().message_bytes, 100);
         {
             let mut cancelled = permits.lease(1);
             assert!(timeout(SOON, cancelled.awaited(4 * KIB)).await.is_err());
         }
         drop(lease);
         assert!(permits.clients.lock().unwrap().is_empty());
-        drop(message);
         assert_eq!(permits.held(), before);
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct ReadAhead {
     coming: VecDeque<Coming>,
     held: HashMap<PageKey, Held>,
     /// What may be held.
-    pub(super) lease: Lease,
+    lease: Lease,
 }
 
 /// A chunk whose pages were asked for.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 
-use super::permits::MessagePermit;
 use super::read_ahead::{Chunk, ReadAhead};
 use crate::config::OnDamage;
 use crate::error::Error;
@@ -106,11 +105,6 @@ impl<T: SampleValue> WindowStream<T> {
             Err(_) => self.pages = None,
         }
         Some(window)
-    }
-
-    /// Accounts for a message made of one of the windows, until it has left.
-    pub(crate) fn account(&self, bytes: usize) -> Option<MessagePermit> {
-        self.pages.as_ref().map(|pages| pages.lease.message(bytes))
     }
 
     /// The same as a [`Stream`].

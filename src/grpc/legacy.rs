@@ -24,14 +24,15 @@ use crate::actors::file_manager::{
     SetActiveChannels, SetSegmentSize,
 };
 use crate::actors::plan::ReadPlan;
-use crate::engine::{Engine, Masked, MessagePermit, Window, WindowStream};
+use crate::engine::{Engine, Masked, Window, WindowStream};
 use crate::error::Error;
 use crate::mef::{OpenOptions, Rule, SampleValue};
 use crate::worker::page::PagedRecording;
 
-/// Bytes of samples in one message, as the existing servers send: below the
-/// 4 MiB that a gRPC client accepts unless told otherwise.
-const MESSAGE_BYTES: usize = 2_621_440;
+/// Bytes of samples in one message. A client that stops reading holds two of them,
+/// since as much again is in the hands of HTTP/2. A twentieth of what the existing
+/// servers send, and no slower.
+const MESSAGE_BYTES: usize = 128 << 10;
 /// Windows that are longer may be too long for one request, in microseconds.
 const LONG_WINDOW_US: i64 = 3_600_000_000;
 /// Header by which a client of mef3io-server 3.1 names itself.
@@ -192,10 +193,6 @@ impl<T: WireValue> Reading<T> {
     fn message(&self, window: Window<T>) -> SignalChunk {
         let grid = self.windows.grid();
         let columns = window.columns as u64;
-        let samples = SampleBytes {
-            _held: self.windows.account(size_of_val(window.samples.as_slice())),
-            samples: window.samples,
-        };
         SignalChunk {
             file_path: self.file_path.clone(),
             shape: vec![window.rows as i64, window.columns as i64],
@@ -204,7 +201,7 @@ impl<T: WireValue> Reading<T> {
             end_uutc: self.time_of(window.first_column + columns),
             fs: grid.sampling_frequency(),
             channel_names: self.channel_names.clone(),
-            array_bytes: Bytes::from_owner(samples),
+            array_bytes: Bytes::from_owner(SampleBytes(window.samples)),
             error_message: Some(String::new()),
         }
     }
@@ -233,15 +230,11 @@ fn log_masked(path: &str, masked: &[Masked]) {
 }
 
 /// Samples as the bytes of a message, without a copy.
-struct SampleBytes<T> {
-    samples: Vec<T>,
-    /// Until the transport has done with them.
-    _held: Option<MessagePermit>,
-}
+struct SampleBytes<T>(Vec<T>);
 
 impl<T: SampleValue> AsRef<[u8]> for SampleBytes<T> {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.samples)
+        bytemuck::cast_slice(&self.0)
     }
 }
 

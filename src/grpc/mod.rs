@@ -3,14 +3,16 @@
 mod legacy;
 pub mod proto;
 mod texts;
+mod transport;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
+
+pub use self::transport::{ConnectionCounters, ConnectionLimits, ConnectionStatistics};
 
 use self::legacy::Legacy;
 use self::proto::server::LegacyServer;
@@ -29,6 +31,10 @@ pub struct ServiceOptions {
     pub on_damage: OnDamage,
     /// How long streams may go on after a shutdown was asked for.
     pub shutdown_grace: Duration,
+    /// How much clients may ask of the transport, and how long they may take.
+    pub limits: ConnectionLimits,
+    /// What counts connections and calls.
+    pub counters: ConnectionCounters,
 }
 
 /// Why serving ended before it was asked to.
@@ -43,9 +49,6 @@ pub enum ServeError {
         /// The system's reason.
         error: std::io::Error,
     },
-    /// The transport failed.
-    #[error("serving failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// Takes an address to listen on. It is not shared: a second server on the same
@@ -61,14 +64,15 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     listener.map_err(|error| ServeError::Listen { address, error })
 }
 
-/// Serves an engine on a listener until `shutdown` is ready; then takes nothing
-/// new, and gives running streams the grace of the options.
+/// Serves an engine on a listener until `shutdown` is ready; then closes the
+/// listener, takes nothing new on the connections that there are, and gives running
+/// calls the grace of the options. What is not done by then is cut.
 ///
-/// Needs a tokio runtime. What is still running after the grace ends with that
-/// runtime. The engine is not shut down.
+/// Needs a tokio runtime, with its timer and its sockets. The engine is not shut
+/// down.
 ///
 /// # Errors
-/// [`ServeError`] where the listener cannot be used.
+/// [`ServeError::Listen`] where the listener cannot be used.
 pub async fn serve(
     engine: Engine,
     listener: TcpListener,
@@ -76,35 +80,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr();
-    let listen_error = |error| ServeError::Listen {
-        address: address
-            .as_ref()
-            .map_or_else(|_| ([0, 0, 0, 0], 0).into(), Clone::clone),
+    let listener = tokio::net::TcpListener::from_std(listener);
+    let listener = listener.map_err(|error| ServeError::Listen {
+        address: address.unwrap_or_else(|_| ([0, 0, 0, 0], 0).into()),
         error,
-    };
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(listen_error)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    })?;
+    let (limits, counters) = (options.limits, options.counters.clone());
     let grace = options.shutdown_grace;
-    let legacy = LegacyServer::new(Legacy::new(engine, options));
-    let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
-    let serving = Server::builder()
-        .add_service(legacy)
-        .serve_with_incoming_shutdown(incoming, async {
-            // An error says that the other end is gone, which is a stop too.
-            let _ = stopping.await;
-        });
-    tokio::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => return Ok(ended?),
-        () = shutdown => {}
-    }
-    let _ = stop.send(());
-    // One silent connection or one stalled stream would hold it for ever.
-    match tokio::time::timeout(grace, serving).await {
-        Ok(ended) => Ok(ended?),
-        Err(_) => {
-            tracing::warn!(?grace, "connections are cut at the end of the grace");
-            Ok(())
-        }
-    }
+    let routes = Routes::new(LegacyServer::new(Legacy::new(engine, options)));
+    transport::serve(listener, routes, limits, counters, grace, shutdown).await;
+    Ok(())
 }

@@ -4,6 +4,8 @@
 pub mod chaos;
 #[allow(dead_code, reason = "not every test program reads the corpus")]
 pub mod corpus;
+#[allow(dead_code, reason = "not every test program has engines of its own")]
+pub mod engine;
 #[allow(dead_code, reason = "not every test program forges sessions")]
 pub mod forge;
 #[allow(dead_code, reason = "not every test program spoils files")]

@@ -55,6 +55,20 @@ impl Launch {
         Self { command, temporary }
     }
 
+    /// A server that may have so many descriptors.
+    pub fn with_descriptors(number: u64) -> Self {
+        let plain = Self::new();
+        let mut command = Command::new("/bin/sh");
+        command
+            .env_clear()
+            .env("TMPDIR", plain.temporary.path())
+            .args(["-c", "ulimit -n $0 && exec \"$@\"", &number.to_string()])
+            .arg(plain.command.get_program())
+            .args(plain.command.get_args())
+            .stdin(Stdio::null());
+        Self { command, ..plain }
+    }
+
     pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.arg(argument);
         self

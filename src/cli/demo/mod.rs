@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use mef3_server::Engine;
 use mef3_server::config::Config;
-use mef3_server::grpc::{self, ServiceOptions};
+use mef3_server::grpc::{self, ConnectionCounters, ConnectionLimits, ServiceOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -47,6 +47,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         password: None,
         on_damage: config.legacy.on_damage,
         shutdown_grace: config.server.shutdown_grace(),
+        limits: ConnectionLimits::from(&config),
+        counters: ConnectionCounters::default(),
     };
     let engine = Engine::builder().config(config).start()?;
     let outcome = runtime.block_on(async {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mef3_server::grpc::proto::client::LegacyClient;
-use mef3_server::grpc::proto::{FileInfoRequest, OpenFileRequest, SignalChunk, SignalRangeRequest};
+use mef3_server::grpc::proto::{
+    FileInfoRequest, FileInfoResponse, OpenFileRequest, SignalChunk, SignalRangeRequest,
+};
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -25,11 +27,18 @@ pub struct Client(LegacyClient<Channel>);
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        let client = soon(
-            "connect",
-            LegacyClient::connect(format!("http://{address}")),
-        );
-        Self(client.await.unwrap())
+        Self::try_connect(address).await.unwrap()
+    }
+
+    /// Connects, where the server lets it.
+    pub async fn try_connect(address: SocketAddr) -> Result<Self, tonic::transport::Error> {
+        let client = LegacyClient::connect(format!("http://{address}"));
+        soon("connect", client).await.map(Self)
+    }
+
+    /// Uses a connection that there is.
+    pub fn connect_by(client: LegacyClient<Channel>) -> Self {
+        Self(client)
     }
 
     /// Connects, and opens the session.
@@ -42,16 +51,21 @@ impl Client {
 
     /// Opens a session: its number of channels, or the server's reason.
     pub async fn open(&mut self, path: &str) -> Result<i64, String> {
-        let request = OpenFileRequest {
-            file_path: path.into(),
-            ..OpenFileRequest::default()
-        };
-        let info = soon("open", self.0.open_file(request)).await.unwrap();
-        let info = info.into_inner();
+        let info = self.try_open(path).await.unwrap();
         match info.number_of_channels {
             Some(channels) if info.file_opened => Ok(channels),
             _ => Err(info.error_message.unwrap_or_default()),
         }
+    }
+
+    /// Opens a session, if it is answered at all.
+    pub async fn try_open(&mut self, path: &str) -> Result<FileInfoResponse, tonic::Status> {
+        let request = OpenFileRequest {
+            file_path: path.into(),
+            ..OpenFileRequest::default()
+        };
+        let info = soon("open", self.0.open_file(request)).await;
+        info.map(tonic::Response::into_inner)
     }
 
     /// Closes a session.

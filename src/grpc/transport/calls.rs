@@ -1,0 +1,159 @@
+//! Calls: which are taken, and for how long.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{Request, Response};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use tonic::codegen::Service as _;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+
+use super::connection::Connection;
+use super::reply::{Reply, ReplyBody, Task, past_deadline, timeout};
+use super::statistics::count;
+
+/// How long a client that was refused should wait, in milliseconds.
+const PUSHBACK_MS: &str = "1000";
+
+tokio::task_local! {
+    /// The task that a call runs in.
+    static TASK: Task;
+}
+
+/// Runs each call in a task of its own, which can be ended.
+#[derive(Clone)]
+pub(super) struct CallTasks;
+
+impl<F> hyper::rt::Executor<F> for CallTasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, call: F) {
+        let task = Task::default();
+        let running = tokio::spawn(TASK.scope(Arc::clone(&task), call));
+        // It was empty, so that this cannot fail.
+        let _ = task.set(running.abort_handle());
+    }
+}
+
+/// The calls of one connection.
+#[derive(Clone)]
+pub(super) struct Calls {
+    pub(super) routes: Routes,
+    pub(super) connection: Arc<Connection>,
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Calls {
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let calls = self.clone();
+        Box::pin(async move { Ok(calls.answer(request).await) })
+    }
+}
+
+impl Calls {
+    async fn answer(mut self, request: Request<Incoming>) -> Response<ReplyBody> {
+        // A client hears of the end a moment after it began.
+        if *self.draining.borrow() {
+            return Status::unavailable("the server is ending").into_http();
+        }
+        let connection = &self.connection;
+        let shared = &connection.shared;
+        let Some(place) = shared.stream_place(connection.peer) else {
+            return too_many_calls(shared.limits.streams).into_http();
+        };
+        let header = request.headers().get("grpc-timeout");
+        let given = header.and_then(|header| timeout(header.to_str().ok()?));
+        let deadline = given.and_then(|given| Instant::now().checked_add(given));
+        let task = TASK.try_with(Task::clone).unwrap_or_default();
+        let reply = Reply::begin(connection, task, deadline, place);
+
+        let limit = shared.limits.request;
+        let mut request = request.map(|body| tonic::body::Body::new(RequestBody::new(body, limit)));
+        // Where tonic looks for the client's address.
+        request.extensions_mut().insert(TcpConnectInfo {
+            local_addr: None,
+            remote_addr: Some(connection.peer),
+        });
+        let answer = self.routes.call(request);
+        let Some(deadline) = deadline else {
+            let Ok(response) = answer.await;
+            return response.map(|body| ReplyBody::new(body, reply));
+        };
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(response)) => response.map(|body| ReplyBody::new(body, reply)),
+            Err(_) => {
+                count(&shared.counts().streams_past_deadline);
+                past_deadline().into_http()
+            }
+        }
+    }
+}
+
+fn too_many_calls(limit: usize) -> Status {
+    let mut metadata = MetadataMap::new();
+    let pushback = MetadataValue::from_static(PUSHBACK_MS);
+    metadata.insert("grpc-retry-pushback-ms", pushback);
+    let message = format!("limits.streams: {limit} calls are under way, and no more are taken");
+    Status::with_metadata(Code::ResourceExhausted, message, metadata)
+}
+
+/// The body of a request, for as long as it may take to come.
+struct RequestBody {
+    body: Incoming,
+    limit: Duration,
+    ends: Pin<Box<Sleep>>,
+}
+
+impl RequestBody {
+    fn new(body: Incoming, limit: Duration) -> Self {
+        Self {
+            body,
+            limit,
+            ends: Box::pin(sleep(limit)),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let lost = |error: hyper::Error| Status::from_error(error.into());
+            return Poll::Ready(frame.map(|frame| frame.map_err(lost)));
+        }
+        ready!(self.ends.as_mut().poll(cx));
+        let message = format!(
+            "server.request_limit_s: the request has not come within {:?}",
+            self.limit
+        );
+        Poll::Ready(Some(Err(Status::deadline_exceeded(message))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

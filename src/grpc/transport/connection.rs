@@ -1,0 +1,240 @@
+//! One connection of a client, and the looks at how it does.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::limits::ConnectionLimits;
+use super::locked;
+use super::reply::Reply;
+use super::shared::Shared;
+use super::statistics::{Place, count};
+
+/// Bytes that every HTTP/2 client sends first.
+const PREFACE_BYTES: usize = 24;
+
+/// Why a connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// It did not begin to speak HTTP/2.
+    Handshake,
+    /// It gave no sign of life.
+    Silent,
+    /// What it was sent stays where it is.
+    Stalled,
+}
+
+impl Cut {
+    /// The reason in words.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Handshake => "no HTTP/2 was spoken",
+            Self::Silent => "no sign of life",
+            Self::Stalled => "nothing is taken",
+        }
+    }
+}
+
+/// What is known of a connection, by its socket, its calls and whoever looks at it.
+pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
+    pub(super) shared: Arc<Shared>,
+    begun: Instant,
+    /// Bytes received, counted until the client has begun to speak.
+    greeting: AtomicUsize,
+    /// When the last bytes came, and when the last ones went, in microseconds since
+    /// the beginning.
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// The calls under way. No more than HTTP/2 lets the client have, and those
+    /// whose last bytes are leaving.
+    replies: Mutex<HashMap<u64, Weak<Reply>>>,
+    /// Whether it ended in the way of the protocol.
+    ended: AtomicBool,
+    _place: Place,
+}
+
+impl Connection {
+    pub(super) fn new(peer: SocketAddr, shared: Arc<Shared>, place: Place) -> Self {
+        Self {
+            peer,
+            shared,
+            begun: Instant::now(),
+            greeting: AtomicUsize::new(0),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            replies: Mutex::default(),
+            ended: AtomicBool::new(false),
+            _place: place,
+        }
+    }
+
+    /// Whether the client has begun to speak HTTP/2, as far as its length says.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.greeting.load(Ordering::Relaxed) >= PREFACE_BYTES
+    }
+
+    /// Notes a call.
+    pub(super) fn add(&self, number: u64, reply: &Arc<Reply>) {
+        locked(&self.replies).insert(number, Arc::downgrade(reply));
+    }
+
+    /// Forgets a call.
+    pub(super) fn remove(&self, number: u64) {
+        locked(&self.replies).remove(&number);
+    }
+
+    fn replies(&self) -> Vec<Arc<Reply>> {
+        let replies = locked(&self.replies);
+        replies.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Gives up replies that nobody takes, and says whether the connection has to
+    /// go.
+    pub(super) fn look(&self, limits: &ConnectionLimits) -> Option<Cut> {
+        let now = self.begun.elapsed();
+        if !self.is_greeted() {
+            return (now >= limits.handshake).then_some(Cut::Handshake);
+        }
+        let since = |moment: &AtomicU64| {
+            now.saturating_sub(Duration::from_micros(moment.load(Ordering::Relaxed)))
+        };
+        // A slow link brings answers late, behind the data that it takes.
+        let takes = since(&self.sent) < limits.keepalive;
+        if since(&self.received) >= limits.silence() && !takes {
+            return Some(Cut::Silent);
+        }
+        let replies = self.replies();
+        // They were given up a look ago, and their bytes are still here.
+        if !replies.is_empty() && replies.iter().all(|reply| reply.is_given_up()) {
+            return Some(Cut::Stalled);
+        }
+        for reply in replies {
+            reply.look(limits);
+        }
+        None
+    }
+
+    /// Notes that both sides are done.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends all calls.
+    pub(super) fn abandon(&self) {
+        for reply in self.replies() {
+            reply.abort();
+        }
+    }
+
+    /// Notes in counts and log why the connection is cut.
+    pub(super) fn note(&self, cut: Cut) {
+        let counts = self.shared.counts();
+        count(match cut {
+            Cut::Handshake => &counts.cut_handshake,
+            Cut::Silent => &counts.cut_silent,
+            Cut::Stalled => &counts.cut_stalled,
+        });
+        if let Some(suppressed) = self.shared.cuts.pass() {
+            let (peer, reason) = (self.peer, cut.reason());
+            tracing::warn!(%peer, reason, suppressed, "connection is cut");
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The socket of a connection, which notes when bytes come and go.
+pub(super) struct Socket {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+        Self { stream, connection }
+    }
+
+    fn note_sent(&self, written: &io::Result<usize>) {
+        if written.as_ref().is_ok_and(|&bytes| bytes > 0) {
+            let connection = &self.connection;
+            connection.sent.store(connection.now(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if !self.connection.ended.load(Ordering::Relaxed) {
+            // Otherwise the system keeps what was sent, and goes on with it at the
+            // pace of a client that was cut for that. Where it fails, it does.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let came = buffer.filled().len() - before;
+        let connection = &self.connection;
+        if came > 0 {
+            connection
+                .received
+                .store(connection.now(), Ordering::Relaxed);
+        }
+        if !connection.is_greeted() {
+            connection.greeting.fetch_add(came, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        self.note_sent(&written);
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        self.note_sent(&written);
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

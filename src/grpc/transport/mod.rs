@@ -1,0 +1,211 @@
+//! HTTP/2 for clients of any kind: those that are slow, silent or too many, too.
+//!
+//! Connections are taken and served here, not by tonic's own server, since that one
+//! cannot end a stream that its client does not take, does not say why a connection
+//! ended, and spins where the system has no descriptors left.
+
+mod calls;
+mod connection;
+mod limits;
+mod log;
+mod reply;
+mod shared;
+mod statistics;
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tonic::service::Routes;
+
+pub use limits::ConnectionLimits;
+pub use statistics::{ConnectionCounters, ConnectionStatistics};
+
+use self::calls::{CallTasks, Calls};
+use self::connection::{Connection, Socket};
+use self::shared::Shared;
+
+/// How long no connection is taken after the system had none to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes that wait in the system for their turn to be sent. With more, a slow client
+/// holds megabytes there, and hears of nothing else until it has taken them.
+const UNSENT_BYTES: u32 = 256 << 10;
+/// Bytes of one call's reply that HTTP/2 holds before it waits for the client, one
+/// message excepted.
+const REPLY_BYTES: usize = 128 << 10;
+/// Bytes of all headers of a request.
+const HEADER_BYTES: u32 = 16 << 10;
+/// The looks at a connection judge how long it is silent. The protocol's own limit
+/// would not: it waits behind the data that a slow client has yet to take, and it
+/// cannot end a connection that takes nothing.
+const NO_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Serves `routes` on a listener until `shutdown` is ready. Then nothing new is
+/// taken, and what runs gets `grace` to finish.
+pub(super) async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    limits: ConnectionLimits,
+    counters: ConnectionCounters,
+    grace: Duration,
+    shutdown: impl Future<Output = ()>,
+) {
+    let server = Server {
+        shared: Arc::new(Shared::new(limits, counters)),
+        routes: routes.prepare(),
+        http: http(&limits),
+    };
+    let mut connections = JoinSet::new();
+    let (drain, draining) = watch::channel(false);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            // Those that have ended would pile up.
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Some(serving) = server.connection(stream, peer, draining.clone()) {
+                    connections.spawn(serving);
+                }
+            }
+            // The client's own fault, and no reason to wait.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                server.shared.note_accept_failure(&error);
+                tokio::select! {
+                    () = &mut shutdown => break,
+                    () = sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    drain.send_replace(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(grace, drained).await.is_err() {
+        let left = connections.len();
+        tracing::warn!(
+            ?grace,
+            connections = left,
+            "connections are cut at the end of the grace"
+        );
+        let cut = u64::try_from(left).unwrap_or(u64::MAX);
+        let counter = &server.shared.counts().cut_shutdown;
+        counter.fetch_add(cut, std::sync::atomic::Ordering::Relaxed);
+        connections.shutdown().await;
+    }
+}
+
+type Http = http2::Builder<CallTasks>;
+
+fn http(limits: &ConnectionLimits) -> Http {
+    let mut http = Http::new(CallTasks);
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(HEADER_BYTES)
+        .max_send_buf_size(REPLY_BYTES)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(NO_LIMIT);
+    http
+}
+
+struct Server {
+    shared: Arc<Shared>,
+    routes: Routes,
+    http: Http,
+}
+
+impl Server {
+    /// What serves a connection, if there is room for it.
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        draining: watch::Receiver<bool>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        let place = self.shared.connection_place(peer)?;
+        // It works without, only not as well.
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%peer, %error, "socket options are not set");
+        }
+        let connection = Connection::new(peer, Arc::clone(&self.shared), place);
+        let calls = Calls {
+            routes: self.routes.clone(),
+            connection: Arc::new(connection),
+            draining,
+        };
+        Some(serve_connection(stream, self.http.clone(), calls))
+    }
+}
+
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)
+}
+
+/// Ends the calls of a connection that is no more, however it ended.
+struct Calling(Arc<Connection>);
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// Serves a connection to its end.
+async fn serve_connection(stream: TcpStream, http: Http, calls: Calls) {
+    let connection = Arc::clone(&calls.connection);
+    let mut draining = calls.draining.clone();
+    let limits = connection.shared.limits;
+    let _calling = Calling(Arc::clone(&connection));
+    let socket = TokioIo::new(Socket::new(stream, Arc::clone(&connection)));
+    let mut serving = pin!(http.serve_connection(socket, calls));
+    let period = limits.look_interval();
+    let mut looks = interval_at(Instant::now() + period, period);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut drained = false;
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                match ended {
+                    Ok(()) => connection.end(),
+                    Err(error) => {
+                        tracing::debug!(peer = %connection.peer, %error, "connection failed");
+                    }
+                }
+                return;
+            }
+            // An error says that the server is gone.
+            _ = draining.wait_for(|&draining| draining), if !drained => {
+                if !connection.is_greeted() {
+                    return;
+                }
+                drained = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            _ = looks.tick() => {
+                if let Some(cut) = connection.look(&limits) {
+                    connection.note(cut);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Locks what no panic can leave half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

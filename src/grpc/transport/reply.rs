@@ -1,0 +1,295 @@
+//! A reply on its way, from the handler to the socket.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::HeaderMap;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+
+use super::connection::Connection;
+use super::limits::ConnectionLimits;
+use super::locked;
+use super::statistics::{Place, count};
+
+/// How long a reply stays where it is after its deadline.
+const OVERDUE: Duration = Duration::from_secs(1);
+
+/// The task of a call, once it runs.
+pub(super) type Task = Arc<OnceLock<AbortHandle>>;
+
+/// What is known of a call, until the last byte of its reply has left.
+pub(super) struct Reply {
+    connection: Arc<Connection>,
+    number: u64,
+    task: Task,
+    deadline: Option<Instant>,
+    progress: Mutex<Progress>,
+    _place: Place,
+}
+
+struct Progress {
+    /// Pieces that were handed out and have not left.
+    pieces: usize,
+    /// When the last one left, or the only one was handed out.
+    moved: Instant,
+    /// Whether the task was ended, since nobody took the reply.
+    given_up: bool,
+}
+
+impl Reply {
+    /// Notes a call in its connection.
+    pub(super) fn begin(
+        connection: &Arc<Connection>,
+        task: Task,
+        deadline: Option<Instant>,
+        place: Place,
+    ) -> Arc<Self> {
+        let reply = Arc::new(Self {
+            connection: Arc::clone(connection),
+            number: connection.shared.next_call(),
+            task,
+            deadline,
+            progress: Mutex::new(Progress {
+                pieces: 0,
+                moved: Instant::now(),
+                given_up: false,
+            }),
+            _place: place,
+        });
+        connection.add(reply.number, &reply);
+        reply
+    }
+
+    /// Ends the task of the call. What it did is dropped, the stream is reset, and
+    /// the transport lets go of what was handed out.
+    pub(super) fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    /// Whether the call was ended, since nobody took its reply.
+    pub(super) fn is_given_up(&self) -> bool {
+        locked(&self.progress).given_up
+    }
+
+    /// Ends the call where nobody takes its reply.
+    pub(super) fn look(&self, limits: &ConnectionLimits) {
+        let now = Instant::now();
+        let mut progress = locked(&self.progress);
+        // What the transport has in hand keeps it from asking for more, and so from
+        // hearing of the deadline.
+        if progress.pieces == 0 || progress.given_up {
+            return;
+        }
+        let counts = self.connection.shared.counts();
+        if self.deadline.is_some_and(|deadline| {
+            // One that is taken asks for more soon, and is told why it ends.
+            now.saturating_duration_since(deadline.max(progress.moved)) >= OVERDUE
+        }) {
+            count(&counts.streams_past_deadline);
+        } else if now.saturating_duration_since(progress.moved) >= limits.write_stall {
+            count(&counts.streams_stalled);
+            if let Some(suppressed) = self.connection.shared.stalls.pass() {
+                let (peer, limit) = (self.connection.peer, limits.write_stall);
+                tracing::warn!(%peer, ?limit, suppressed, "reply is given up: nothing is taken");
+            }
+        } else {
+            return;
+        }
+        progress.given_up = true;
+        drop(progress);
+        self.abort();
+    }
+
+    fn hand_out(self: &Arc<Self>, bytes: Bytes) -> Piece {
+        let mut progress = locked(&self.progress);
+        if progress.pieces == 0 {
+            progress.moved = Instant::now();
+        }
+        progress.pieces += 1;
+        let unsent = &self.connection.shared.counts().unsent_bytes;
+        unsent.fetch_add(bytes.len(), Ordering::Relaxed);
+        Piece {
+            length: bytes.len(),
+            bytes,
+            reply: Some(Arc::clone(self)),
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.connection.remove(self.number);
+    }
+}
+
+/// A piece of a reply in the hands of the transport, which drops it when the last
+/// byte is in the socket.
+pub(super) struct Piece {
+    bytes: Bytes,
+    /// Bytes at the beginning.
+    length: usize,
+    reply: Option<Arc<Reply>>,
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let Some(reply) = self.reply.take() else {
+            return;
+        };
+        let unsent = &reply.connection.shared.counts().unsent_bytes;
+        unsent.fetch_sub(self.length, Ordering::Relaxed);
+        let mut progress = locked(&reply.progress);
+        progress.pieces -= 1;
+        progress.moved = Instant::now();
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.bytes.advance(bytes);
+    }
+}
+
+/// The body of a reply: what the service makes, until the client's deadline.
+#[derive(Default)]
+pub(super) struct ReplyBody(Option<Running>);
+
+struct Running {
+    body: tonic::body::Body,
+    reply: Arc<Reply>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl ReplyBody {
+    pub(super) fn new(body: tonic::body::Body, reply: Arc<Reply>) -> Self {
+        let deadline = reply.deadline.map(|at| Box::pin(sleep_until(at)));
+        Self(Some(Running {
+            body,
+            reply,
+            deadline,
+        }))
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Piece;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, Status>>> {
+        let Some(running) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let deadline = running.deadline.as_mut();
+        if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            count(
+                &running
+                    .reply
+                    .connection
+                    .shared
+                    .counts()
+                    .streams_past_deadline,
+            );
+            // Nothing of the read goes on.
+            self.0 = None;
+            let mut trailers = HeaderMap::new();
+            let added = past_deadline().add_header(&mut trailers);
+            return Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))));
+        }
+        let Some(frame) = ready!(Pin::new(&mut running.body).poll_frame(cx)) else {
+            self.0 = None;
+            return Poll::Ready(None);
+        };
+        let reply = &running.reply;
+        Poll::Ready(Some(
+            frame.map(|frame| frame.map_data(|bytes| reply.hand_out(bytes))),
+        ))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|running| running.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(
+            || SizeHint::with_exact(0),
+            |running| running.body.size_hint(),
+        )
+    }
+}
+
+/// What a call ends with at the deadline that its client set.
+pub(super) fn past_deadline() -> Status {
+    Status::deadline_exceeded("the deadline of the call has passed")
+}
+
+/// The time that a client gives a call, by its header `grpc-timeout`.
+pub(super) fn timeout(header: &str) -> Option<Duration> {
+    let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
+    // At most 8, as the protocol has it: no unit overflows.
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit())
+    {
+        return None;
+    }
+    let value = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_of_the_protocol() {
+        for (header, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("0S", Some(Duration::ZERO)),
+            ("100000000S", None),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("5s", None),
+            ("+5S", None),
+            ("-5S", None),
+            ("5 S", None),
+            ("5ü", None),
+        ] {
+            assert_eq!(timeout(header), expected, "{header}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What all connections of a server share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::limits::ConnectionLimits;
+use super::log::Gate;
+use super::statistics::{ConnectionCounters, Counts, Place, count};
+
+/// What all connections of a server share.
+pub(super) struct Shared {
+    pub(super) limits: ConnectionLimits,
+    counters: ConnectionCounters,
+    /// Numbers of calls.
+    next_call: AtomicU64,
+    /// The log, by kind of line.
+    pub(super) cuts: Gate,
+    pub(super) stalls: Gate,
+    refusals: Gate,
+    call_refusals: Gate,
+    failures: Gate,
+}
+
+impl Shared {
+    pub(super) fn new(limits: ConnectionLimits, counters: ConnectionCounters) -> Self {
+        Self {
+            limits,
+            counters,
+            next_call: AtomicU64::new(0),
+            cuts: Gate::default(),
+            stalls: Gate::default(),
+            refusals: Gate::default(),
+            call_refusals: Gate::default(),
+            failures: Gate::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> &Arc<Counts> {
+        self.counters.counts()
+    }
+
+    pub(super) fn next_call(&self) -> u64 {
+        self.next_call.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A place for a connection.
+    pub(super) fn connection_place(&self, peer: std::net::SocketAddr) -> Option<Place> {
+        let limit = self.limits.connections;
+        let counts = self.counts();
+        let place = Place::take(counts, |counts| &counts.connections, limit);
+        if place.is_some() {
+            count(&counts.accepted);
+        } else {
+            count(&counts.refused);
+            if let Some(suppressed) = self.refusals.pass() {
+                tracing::warn!(%peer, limit, suppressed, "connection is refused");
+            }
+        }
+        place
+    }
+
+    /// A place for a call.
+    pub(super) fn stream_place(&self, peer: std::net::SocketAddr) -> Option<Place> {
+        let limit = self.limits.streams;
+        let counts = self.counts();
+        let place = Place::take(counts, |counts| &counts.streams, limit);
+        if place.is_none() {
+            count(&counts.streams_refused);
+            if let Some(suppressed) = self.call_refusals.pass() {
+                tracing::warn!(%peer, limit, suppressed, "call is refused");
+            }
+        }
+        place
+    }
+
+    /// Notes that the system did not hand out a connection.
+    pub(super) fn note_accept_failure(&self, error: &std::io::Error) {
+        count(&self.counts().accept_failures);
+        if let Some(suppressed) = self.failures.pass() {
+            tracing::error!(%error, suppressed, "no connection can be taken");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a request may ask for, and what all of them together may hold.
+//!
+//! With `MEF3_LONG=1` the sessions are large and the limits of time are those that
+//! the server promises; otherwise a loaded machine and a debug build are allowed for.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::chaos::is_long;
+use common::engine::{
+    idle, opened, read_right, request, rest_of, start, statistics, without_prefetch,
+};
+use common::process::client::{Client, soon};
+use common::process::session::{KnownSession, Span, assert_same};
+use common::process::{LIMIT, Launch, resident, until};
+use mef3_server::{Engine, Error, WindowStream};
+
+procspawn::enable_test_support!();
+
+/// Seconds of a year.
+const YEAR_S: i64 = 365 * 24 * 3600;
+const MIB: u64 = 1 << 20;
+
+/// Asks for a year of all channels, again and again.
+async fn refuses_a_year(session: &KnownSession) {
+    let server = Launch::new().start();
+    server.workers_up(2);
+    let mut client = Client::with_open(server.address, session).await;
+    client.read_right(session, &session.span(0..1, 0, 1)).await;
+    let year = session.span(0..session.channels(), 0, YEAR_S);
+    let before = resident(server.pid());
+    let mut longest = Duration::ZERO;
+    for _ in 0..100 {
+        let asked = Instant::now();
+        let error = client.read(session, &year).await.unwrap_err();
+        longest = longest.max(asked.elapsed());
+        for part in ["limits.request_mb", "16384", "MiB"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+    let grown = resident(server.pid()).saturating_sub(before);
+    println!(
+        "a year of {} channels: refused within {longest:?}, memory grown by {grown} bytes",
+        session.channels()
+    );
+    let limit = if is_long() { 10 } else { 500 };
+    assert!(longest < Duration::from_millis(limit), "{longest:?}");
+    assert!(grown < 16 * MIB, "{grown} bytes");
+    client.read_right(session, &session.span(0..1, 0, 2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_year_of_a_small_session_is_refused_at_once_and_costs_nothing() {
+    refuses_a_year(&KnownSession::write(1, 256, 60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_year_of_a_huge_session_is_refused_at_once_and_costs_nothing() {
+    // Small blocks make an index of a recording of months.
+    let (channels, seconds) = if is_long() { (64, 1600) } else { (16, 100) };
+    let session = KnownSession::with_blocks(channels, 100, seconds, 10);
+    refuses_a_year(&session).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_a_request_is_exact() {
+    let session = KnownSession::write(2, 1024, 130);
+    let mut config = without_prefetch();
+    config.limits.request_mb = 1;
+    let engine = start(config);
+    let recording = opened(&engine, &session).await;
+    // 2 * 1024 * 128 samples of 4 bytes.
+    read_right(&engine, &session, &session.span(0..2, 0, 128)).await;
+    let more = request(&recording, &session.span(0..2, 0, 129));
+    let refused = engine.read::<f32>(&more).err();
+    let expected = Error::RequestTooLarge {
+        bytes: MIB + 2 * 1024 * 4,
+        limit_bytes: MIB,
+    };
+    assert_eq!(refused, Some(expected.clone()));
+    assert_eq!(
+        expected.to_string(),
+        "the request has 2 MiB of samples, and one may have 1 (limits.request_mb)"
+    );
+    assert!(engine.read_blocks(&more).is_err());
+    // Samples of twice the size, half of the time.
+    let long = request(&recording, &session.span(0..2, 0, 65));
+    assert!(engine.read::<f64>(&long).is_err());
+    assert!(engine.read::<f32>(&long).is_ok());
+    soon("shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn indices_have_a_limit_and_the_others_stay_readable() {
+    let large = KnownSession::with_blocks(8, 1000, 60, 10);
+    let small = KnownSession::write(1, 1000, 10);
+    let mut config = without_prefetch();
+    config.limits.metadata_mb = 1;
+    let engine = start(config);
+    read_right(&engine, &small, &small.all()).await;
+    let refused = soon("open", engine.open(&large.path)).await.unwrap_err();
+    let limit = Error::LimitExceeded {
+        limit: "limits.metadata_mb",
+        value: 1,
+    };
+    assert_eq!(refused, limit);
+    read_right(&engine, &small, &small.all()).await;
+    let recordings = statistics(&engine).await.recordings;
+    assert_eq!(recordings.open, 1);
+    assert!(recordings.metadata_bytes < MIB, "{recordings:?}");
+    soon("shutdown", engine.shutdown()).await;
+}
+
+/// Reads that have taken one message each, and then take no more.
+async fn idle_reads(
+    engine: &Engine,
+    session: &KnownSession,
+    span: &Span,
+    count: u64,
+) -> Vec<WindowStream<f32>> {
+    let recording = opened(engine, session).await;
+    let mut reads = Vec::new();
+    for reader in 1..=count {
+        let request = request(&recording, span).reader(reader);
+        // A sixteenth of a second in each message.
+        let mut windows = engine.read(&request.columns_per_message(64)).unwrap();
+        soon("a message", windows.next()).await.unwrap().unwrap();
+        reads.push(windows);
+    }
+    reads
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_nobody_takes_hold_little_and_keep_nobody_waiting() {
+    let session = Arc::new(KnownSession::write(16, 1024, 60));
+    let span = session.all();
+    let mut config = without_prefetch();
+    config.cache.size_mb = 1;
+    config.limits.in_flight_mb = 4;
+    config.limits.client_mb = 2;
+    let engine = start(config);
+    let idle_ones = idle_reads(&engine, &session, &span, 40).await;
+    let held = statistics(&engine).await.held;
+    assert_eq!(held.limit_bytes, 4 * MIB);
+    assert!(held.ahead_bytes > 0, "nothing is read ahead: {held:?}");
+
+    let busy: Vec<_> = (100..108)
+        .map(|reader| {
+            let (engine, session, span) = (engine.clone(), session.clone(), span.clone());
+            tokio::spawn(async move {
+                let recording = opened(&engine, &session).await;
+                let request = request(&recording, &span).reader(reader);
+                let windows = engine.read(&request).unwrap();
+                let rows = rest_of(windows, span.channels.len()).await.unwrap();
+                assert_same(&rows, &session.expected(&span));
+            })
+        })
+        .collect();
+    while !busy.iter().all(tokio::task::JoinHandle::is_finished) {
+        let held = statistics(&engine).await.held;
+        assert!(held.awaited_bytes + held.ahead_bytes <= 4 * MIB, "{held:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for read in busy {
+        read.await.unwrap();
+    }
+    // What nobody took for so long is still there, and right.
+    for windows in idle_ones {
+        let rows = rest_of(windows, span.channels.len()).await.unwrap();
+        let mut expected = session.expected(&span);
+        for row in &mut expected {
+            row.drain(..64);
+        }
+        assert_same(&rows, &expected);
+    }
+    let held = idle(&engine).await.held;
+    let sum = held.awaited_bytes + held.ahead_bytes;
+    assert_eq!(sum, 0, "{held:?}");
+    soon("shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_full_of_idle_reads_stays_small_and_answers() {
+    let streams = if is_long() { 1000 } else { 100 };
+    let session = KnownSession::write(16, 1000, 256);
+    let server = Launch::new()
+        .env("MEF3_SERVER_CACHE_SIZE_MB", "1")
+        .env("MEF3_SERVER_PREFETCH_MAX_MB", "0")
+        .start();
+    let span = session.all();
+    let mut readings = Vec::new();
+    for _ in 0..streams {
+        // On a connection of its own: streams that share one share its window.
+        let mut client = Client::with_open(server.address, &session).await;
+        let mut reading = client.start(&session, &span).await;
+        assert!(reading.take().await.unwrap());
+        readings.push(reading);
+    }
+    let mut fresh = Client::with_open(server.address, &session).await;
+    let asked = Instant::now();
+    fresh.read_right(&session, &span).await;
+    let took = asked.elapsed();
+    let held = resident(server.pid());
+    println!("{streams} reads that take nothing: {held} bytes, another is answered in {took:?}");
+    assert!(took < LIMIT);
+    let allowed = 2 * MIB + streams as u64 * 256 * 1024 + 64 * MIB;
+    assert!(held <= allowed, "{held} bytes, allowed are {allowed}");
+    drop(readings);
+    until("the reads end", LIMIT, || resident(server.pid()) <= held);
+}

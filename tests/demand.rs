@@ -1,0 +1,181 @@
+//! Work follows demand: what nobody wants is left off, a prediction makes way for a
+//! request, and there are as many workers as there is work for.
+//!
+//! With `MEF3_LONG=1` there are more rounds and the limits of time are those that the
+//! server promises; otherwise a loaded machine and a debug build are allowed for.
+
+mod common;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::chaos::{is_long, percentile};
+use common::engine::{
+    idle, opened, pages_of, read_right, request, rest_of, start, statistics, without_prefetch,
+};
+use common::process::LIMIT;
+use common::process::client::soon;
+use common::process::session::{KnownSession, assert_same};
+use mef3_server::config::Config;
+use mef3_server::{Engine, Statistics};
+
+procspawn::enable_test_support!();
+
+/// A session whose every page takes a worker so many milliseconds.
+fn slow_session(channels: u32, milliseconds: u32) -> KnownSession {
+    let session = KnownSession::write(channels, 1024, 64);
+    fs::write(
+        session.path.join(".fault"),
+        format!("do slow {milliseconds}\n"),
+    )
+    .unwrap();
+    session
+}
+
+fn with_workers(min: usize, max: usize) -> Config {
+    let mut config = without_prefetch();
+    config.workers.min = min;
+    config.workers.max = max;
+    config
+}
+
+/// Waits until something is so.
+async fn reach(engine: &Engine, what: &str, is_so: impl Fn(&Statistics) -> bool) -> Statistics {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let now = statistics(engine).await;
+        if is_so(&now) {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "{what}: {now:#?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_dropped_stops_the_worker_before_its_next_page() {
+    let session = slow_session(16, 10);
+    let engine = start(with_workers(1, 1));
+    let recording = opened(&engine, &session).await;
+    let rounds = if is_long() { 300 } else { 20 };
+    let mut took = Vec::new();
+    for round in 0..rounds {
+        let before = statistics(&engine).await.coordinator.decoded;
+        // Another channel each time, or the cache would have it.
+        let channel = round % 16;
+        let span = session.span(channel..channel + 1, 0, 64);
+        let mut windows = engine.read::<f32>(&request(&recording, &span)).unwrap();
+        let waiting = tokio::spawn(async move { windows.next().await.is_some() });
+        reach(&engine, "the worker is at it", |now| {
+            now.supervisor.workers[0].jobs > 0
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        let dropped = Instant::now();
+        waiting.abort();
+        let now = reach(&engine, "nothing is in flight", |now| {
+            now.coordinator.in_flight == 0 && now.supervisor.workers[0].jobs == 0
+        })
+        .await;
+        took.push(dropped.elapsed());
+        let decoded = now.coordinator.decoded - before;
+        assert!(decoded < 16, "all {decoded} pages were decoded");
+        // So that the next round finds nothing of this one.
+        soon("close", engine.close(&session.path)).await.unwrap();
+        let again = opened(&engine, &session).await;
+        assert_eq!(again.info().channels.len(), 16);
+    }
+    let p99 = percentile(&mut took, 99);
+    println!("{rounds} reads dropped: workers idle after {p99:?} (p99)");
+    let limit = if is_long() { 100 } else { 1000 };
+    assert!(p99 < Duration::from_millis(limit), "{p99:?}");
+    assert!(statistics(&engine).await.coordinator.cancelled_jobs > 0);
+    soon("shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_read_wants_goes_on_and_is_decoded_once() {
+    let session = slow_session(4, 5);
+    let span = session.all();
+    let pages = pages_of(&session, &span).await;
+    let engine = start(with_workers(1, 1));
+    let recording = opened(&engine, &session).await;
+    let mut dropped = engine.read::<f32>(&request(&recording, &span)).unwrap();
+    let kept = engine.read::<f32>(&request(&recording, &span)).unwrap();
+    let waiting = tokio::spawn(async move { dropped.next().await.is_some() });
+    let kept = tokio::spawn(rest_of(kept, 4));
+    reach(&engine, "both wait", |now| now.coordinator.joined > 0).await;
+    waiting.abort();
+    let rows = kept.await.unwrap().unwrap();
+    assert_same(&rows, &session.expected(&span));
+    let coordinator = idle(&engine).await.coordinator;
+    assert_eq!(coordinator.decoded, pages, "{coordinator:?}");
+    soon("shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prediction_makes_way_for_a_request_and_is_finished_later() {
+    let session = slow_session(16, 20);
+    let mut config = with_workers(1, 1);
+    config.prefetch.max_mb = 64;
+    config.prefetch.ahead_windows = 1;
+    config.prefetch.behind_windows = 0;
+    let engine = start(config);
+    let recording = opened(&engine, &session).await;
+    // After this, the next page of 15 channels is predicted.
+    let shown = request(&recording, &session.span(0..15, 0, 4)).reader(1);
+    rest_of(engine.read(&shown).unwrap(), 15).await.unwrap();
+    reach(&engine, "the prediction is under way", |now| {
+        now.prefetch.predicted_windows > 0 && now.supervisor.workers[0].jobs > 0
+    })
+    .await;
+    let span = session.span(15..16, 40, 41);
+    let asked = Instant::now();
+    let wanted = request(&recording, &span).reader(2);
+    let rows = rest_of(engine.read(&wanted).unwrap(), 1).await.unwrap();
+    let took = asked.elapsed();
+    assert_same(&rows, &session.expected(&span));
+    // The page at hand and its own, not the whole job of 15.
+    let limit = if is_long() { 100 } else { 250 };
+    println!("a request behind a prediction: {took:?}");
+    assert!(took < Duration::from_millis(limit), "{took:?}");
+    let now = idle(&engine).await;
+    assert!(now.coordinator.cancelled_jobs > 0, "{now:#?}");
+    assert!(now.coordinator.decoded_for_predictions > 0, "{now:#?}");
+    soon("shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_come_while_requests_wait_and_go_when_there_is_nothing_to_do() {
+    let session = std::sync::Arc::new(slow_session(16, 5));
+    let mut config = with_workers(1, 3);
+    config.workers.shrink_idle_s = 1;
+    let engine = start(config);
+    opened(&engine, &session).await;
+    let ready = |now: &Statistics| {
+        let workers = now.supervisor.workers.iter();
+        workers.filter(|worker| worker.pid.is_some()).count()
+    };
+    assert_eq!(ready(&statistics(&engine).await), 1);
+    let readers: Vec<_> = (0..8)
+        .map(|number| {
+            let (engine, session) = (engine.clone(), session.clone());
+            tokio::spawn(async move {
+                let span = session.span(number * 2..number * 2 + 2, 0, 64);
+                read_right(&engine, &session, &span).await;
+            })
+        })
+        .collect();
+    let grown = reach(&engine, "three workers", |now| ready(now) == 3).await;
+    assert_eq!(grown.supervisor.grown, 2);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let shrunk = reach(&engine, "one worker", |now| ready(now) == 1).await;
+    assert_eq!(shrunk.supervisor.shrunk, 2);
+    assert!(!shrunk.supervisor.in_process);
+    let restarts = shrunk.supervisor.workers.iter().map(|it| it.restarts);
+    assert_eq!(restarts.sum::<u64>(), 0, "{:#?}", shrunk.supervisor);
+    read_right(&engine, &session, &session.span(0..1, 10, 20)).await;
+    soon("shutdown", engine.shutdown()).await;
+}
