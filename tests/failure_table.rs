@@ -363,17 +363,21 @@ async fn server_is_killed() {
     }
 }
 
-/// Killed while workers are anywhere between their start and their first word.
+/// Killed while workers are anywhere between the start of their processes and their
+/// first word.
 #[test]
 fn server_is_killed_while_workers_start() {
     for pause in 0..8 {
         let mut server = launch().start();
+        let begun = || children(server.pid());
+        until("workers start", LIMIT, || begun().len() == 2);
         std::thread::sleep(Duration::from_micros(pause * 700));
-        let begun = children(server.pid());
+        let begun = begun();
         server.signal(Signal::KILL);
         server.wait(LIMIT);
         until("the workers are gone", LIMIT, || {
-            begun.iter().all(|child| process(child.pid).is_none())
+            let gone = |pid| process(pid).is_none_or(|now| now.state == 'Z');
+            begun.iter().all(|child| gone(child.pid))
         });
         assert_eq!(server.left_behind(), [""; 0], "after {pause} steps");
     }

@@ -174,7 +174,7 @@ async fn a_soak_under_kills_leaks_nothing() {
         course
             .0
             .push((begun.elapsed().as_secs_f64(), resident(server.pid()) as f64));
-        if course.0.len() % 5 == 0
+        if course.0.len().is_multiple_of(5)
             && let Some(worker) = server.workers().first()
         {
             signal(worker.pid, Signal::KILL);

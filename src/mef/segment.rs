@@ -1,5 +1,6 @@
 //! Reading the metadata and the index of one segment (format sections 6 and 7).
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, SystemTimeError};
@@ -235,6 +236,7 @@ fn read_index(
     let header = parse_header(&bytes, "tidx", file.path())?;
     check_level(header, file.path(), facts)?;
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    check_memory(body.len()).map_err(|error| file.error(&error))?;
     let trusted = vouched_for(header, body);
     let mut index = BlockIndex::parse(body, facts.offset, facts.sampling_frequency);
     let io_error = |error| data.error(&error);
@@ -252,6 +254,15 @@ fn read_index(
     let reconciler = Reconciler::new(data, times, trusted, 0, progress).map_err(io_error)?;
     let reconciled = reconciler.reconcile(index).map_err(io_error)?;
     Ok((reconciled, cut))
+}
+
+/// Makes sure that there is memory for what is made of so many bytes of an index,
+/// which is less: without it, the process would end.
+fn check_memory(bytes: usize) -> io::Result<()> {
+    let mut spare: Vec<u8> = Vec::new();
+    spare
+        .try_reserve_exact(bytes)
+        .map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
 /// Entries, from the first on, that the index's checksum covers. The header of a

@@ -13,8 +13,8 @@ use tonic::transport::Channel;
 
 use super::server::Server;
 
-/// Most bytes of samples in one message, as clients have always got them.
-const MESSAGE_BYTES: usize = 2_621_440;
+/// Most bytes of samples in one message.
+const MESSAGE_BYTES: usize = 262_144;
 
 /// A type of samples on the wire.
 pub trait Sample: Pod + Debug {

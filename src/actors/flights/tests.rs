@@ -159,7 +159,11 @@ fn pages_of_a_job_that_ended_its_reader_go_alone_after_the_others() {
         let _answer = asked(&mut flights, &recording, &keys[..4]);
         take(&mut flights);
         let _more = asked(&mut flights, &recording, &keys[4..]);
-        assert_eq!(flights.put_back(&keys[2..4], &ending), 0, "none is charged");
+        assert_eq!(
+            flights.put_back(&keys[2..4], &ending),
+            0,
+            "none is given up"
+        );
         assert_eq!(take(&mut flights), (keys[4..].to_vec(), false));
         assert_eq!(take(&mut flights), (vec![keys[3]], deadly));
         assert_eq!(take(&mut flights), (vec![keys[2]], deadly));
@@ -167,19 +171,14 @@ fn pages_of_a_job_that_ended_its_reader_go_alone_after_the_others() {
 }
 
 #[test]
-fn a_page_that_ends_two_readers_alone_is_given_up_and_no_other() {
+fn a_page_that_ends_a_second_reader_alone_is_given_up_and_no_other() {
     let (recording, keys) = recording();
     let mut flights = Flights::default();
     let mut answers = [0, 1].map(|page| asked(&mut flights, &recording, &keys[page..=page]));
     take(&mut flights);
     flights.put_back(&keys[..2], &Ending::Died);
-    let mut next = |key, given_up| {
-        assert_eq!(take(&mut flights), (vec![key], true));
-        assert_eq!(flights.put_back(&[key], &Ending::Died), given_up);
-    };
-    next(keys[1], 0);
-    next(keys[0], 0);
-    next(keys[1], 1);
+    assert_eq!(take(&mut flights), (vec![keys[1]], true));
+    assert_eq!(flights.put_back(&keys[1..2], &Ending::Died), 1);
     let error = outcome(&mut answers[1]).unwrap_err();
     assert!(matches!(&error, Error::PoisonedPage { place, deaths: 2 }
         if place.channel == "c" && place.first_block == keys[1].first_block));
@@ -242,16 +241,40 @@ fn suspicion_outlives_the_request_and_the_opening_and_ends_with_an_answer() {
 
 #[test]
 fn what_a_reader_died_over_never_goes_to_the_server_process() {
-    let (recording, keys) = recording();
+    let folder = tempfile::tempdir().unwrap();
+    let (recording, keys) = recording_of(folder.path(), &["a", "b"]);
     let mut flights = Flights::default();
-    let mut answer = asked(&mut flights, &recording, &keys[..1]);
+    let guilty = asked(&mut flights, &recording, &keys[..1]);
     take(&mut flights);
     flights.put_back(&keys[..1], &Ending::Died);
-    let _others = asked(&mut flights, &recording, &keys[1..]);
+    // Where one page of a file is deadly, another may be.
+    let beside = asked(&mut flights, &recording, &keys[1..2]);
+    let _others = asked(&mut flights, &recording, &keys[8..]);
     let taken = take_for(&mut flights, Readers::Server);
-    assert_eq!(taken, (keys[1..].to_vec(), false));
-    let error = outcome(&mut answer).unwrap_err();
-    assert!(matches!(error, Error::NoWorker { .. }), "{error}");
+    assert_eq!(taken, (keys[8..].to_vec(), false));
+    for mut answer in [guilty, beside] {
+        let error = outcome(&mut answer).unwrap_err();
+        assert!(matches!(error, Error::NoWorker { .. }), "{error}");
+    }
+}
+
+#[test]
+fn pages_whose_reader_was_killed_from_outside_are_as_good_as_before() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let _answer = asked(&mut flights, &recording, &keys);
+    for expected in [8, 8, 1] {
+        let (taken, suspect) = take_for(&mut flights, Readers::Server);
+        // From the second time on, each has the best chances by itself.
+        assert_eq!((taken.len(), suspect), (expected, false));
+        assert_eq!(flights.put_back(&taken, &Ending::Killed), 0);
+    }
+    let (taken, suspect) = take(&mut flights);
+    assert_eq!((taken.len(), suspect), (1, false));
+    assert_eq!(
+        flights.answered(taken[0], &Err(Error::Stopped)),
+        Completed::Wanted
+    );
 }
 
 #[test]
