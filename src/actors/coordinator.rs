@@ -5,6 +5,8 @@
 //! want it; requests go before predictions; work whose reader died goes to
 //! another. It reads no file.
 
+mod opens;
+
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
+use self::opens::{Asked, PendingOpen};
+pub(crate) use self::opens::{OpenSession, ReadRecords, RefreshSession};
 use super::blame::Blame;
 use super::cache::{Cache, LookUp, Store};
 use super::file_manager::{FileManager, RecordingChanged};
@@ -21,7 +25,7 @@ use super::flights::{Class, Completed, Ending, Flights, Progress, Take, Taken};
 use super::settings::Settings;
 use super::supervisor::{CancelJob, QueueDelay, RunJob, WorkerSupervisor};
 use crate::error::Error;
-use crate::mef::{Known, MefError, OpenOptions, RecordPage, RecordQuery, RecordReader, Refresh};
+use crate::mef::MefError;
 use crate::worker::bridge::JobEvent;
 use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId, SegmentId};
 use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, SegmentPlace, SegmentWork, Work};
@@ -84,53 +88,6 @@ enum Kind {
         /// Pages that are answered; the reader works in order.
         answered: usize,
     },
-}
-
-/// A session that is to be opened, or looked at again.
-struct PendingOpen {
-    path: PathBuf,
-    options: OpenOptions,
-    asked: Asked,
-}
-
-enum Asked {
-    Open(oneshot::Sender<Result<Arc<PagedRecording>, Error>>),
-    Refresh(Arc<Known>, oneshot::Sender<Result<Refresh, Error>>),
-    Records(
-        Arc<RecordReader>,
-        RecordQuery,
-        oneshot::Sender<Result<RecordPage, Error>>,
-    ),
-}
-
-impl PendingOpen {
-    fn is_cancelled(&self) -> bool {
-        match &self.asked {
-            Asked::Open(reply) => reply.is_closed(),
-            Asked::Refresh(_, reply) => reply.is_closed(),
-            Asked::Records(_, _, reply) => reply.is_closed(),
-        }
-    }
-
-    fn work(&self) -> Work {
-        let (path, options) = (self.path.clone(), self.options.clone());
-        match &self.asked {
-            Asked::Open(_) => Work::Open(path, options),
-            Asked::Refresh(known, _) => Work::Refresh(path, options, Arc::clone(known)),
-            Asked::Records(reader, query, _) => {
-                Work::Records(path, Arc::clone(reader), query.clone())
-            }
-        }
-    }
-
-    /// Answers with an error. Whoever asked may be gone.
-    fn fail(self, error: Error) {
-        match self.asked {
-            Asked::Open(reply) => drop(reply.send(Err(error))),
-            Asked::Refresh(_, reply) => drop(reply.send(Err(error))),
-            Asked::Records(_, _, reply) => drop(reply.send(Err(error))),
-        }
-    }
 }
 
 /// The coordinator actor.
@@ -268,36 +225,6 @@ impl Coordinator {
         }
     }
 
-    fn open(&mut self, open: PendingOpen) {
-        if let Some(error) = self.blame.refusal(&open.path) {
-            let error = error.clone();
-            return open.fail(error);
-        }
-        if self.opens.len() >= self.mailbox {
-            return open.fail(Error::LimitExceeded {
-                limit: "limits.mailbox",
-                value: self.mailbox as u64,
-            });
-        }
-        self.opens.push_back(open);
-        self.dispatch();
-    }
-
-    /// Starts the opening of a session, unless nobody waits for it or nobody may
-    /// do it.
-    fn run_open(&mut self, open: PendingOpen) {
-        if open.is_cancelled() {
-            return;
-        }
-        let suspect = self.blame.suspicion(&open.path).deadly;
-        if self.capacity.who.refuses(suspect) {
-            let what = open.path.display().to_string();
-            return open.fail(Error::NoWorker { what });
-        }
-        let work = open.work();
-        self.run(work, Kind::Open(Some(open)), false, suspect, None);
-    }
-
     /// Starts one job of a class; `false` where nothing is queued.
     fn run_pages(&mut self, class: Class, pages: usize) -> bool {
         let take = Take {
@@ -411,16 +338,6 @@ impl Coordinator {
         self.cache.do_send(Store { pages: decoded });
     }
 
-    /// What a job was asked to open, now that it is answered.
-    fn answered_open(&mut self, job: JobId) -> Option<PendingOpen> {
-        let Kind::Open(open) = &mut self.running.get_mut(&job)?.kind else {
-            return None;
-        };
-        let open = open.take()?;
-        self.blame.clear(&open.path);
-        Some(open)
-    }
-
     /// Puts the rest of a job back.
     fn put_back(&mut self, running: Running, ending: Ending) {
         match running.kind {
@@ -432,29 +349,6 @@ impl Coordinator {
             }
         }
     }
-
-    fn put_back_open(&mut self, open: PendingOpen, ending: Ending) {
-        let path = open.path.display().to_string();
-        let error = match ending {
-            Ending::NotBegun => return self.opens.push_front(open),
-            Ending::Died | Ending::Killed => {
-                let mut suspicion = self.blame.suspicion(&open.path);
-                let hopeless = match ending {
-                    Ending::Killed => suspicion.killed(),
-                    _ => suspicion.died_alone(),
-                };
-                self.blame.suspect(open.path.clone(), suspicion);
-                if !hopeless {
-                    return self.opens.push_front(open);
-                }
-                let deaths = suspicion.deaths;
-                Error::PoisonedSession { path, deaths }
-            }
-            Ending::Panicked(message) => Error::OpeningPanicked { path, message },
-        };
-        self.blame.give_up(open.path.clone(), error.clone());
-        open.fail(error);
-    }
 }
 
 impl Actor for Coordinator {
@@ -463,74 +357,6 @@ impl Actor for Coordinator {
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(self.mailbox);
         context.run_interval(LOOK_PERIOD, |coordinator, _| coordinator.look_around());
-    }
-}
-
-/// Asks for a session to be opened.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct OpenSession {
-    pub(crate) path: PathBuf,
-    pub(crate) options: OpenOptions,
-    /// Dropping the other end cancels what has not begun.
-    pub(crate) reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
-}
-
-impl Handler<OpenSession> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, open: OpenSession, _: &mut Self::Context) {
-        self.open(PendingOpen {
-            path: open.path,
-            options: open.options,
-            asked: Asked::Open(open.reply),
-        });
-    }
-}
-
-/// Asks for what is new in a session.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct RefreshSession {
-    pub(crate) path: PathBuf,
-    pub(crate) options: OpenOptions,
-    pub(crate) known: Arc<Known>,
-    /// Dropping the other end cancels what has not begun.
-    pub(crate) reply: oneshot::Sender<Result<Refresh, Error>>,
-}
-
-impl Handler<RefreshSession> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, refresh: RefreshSession, _: &mut Self::Context) {
-        self.open(PendingOpen {
-            path: refresh.path,
-            options: refresh.options,
-            asked: Asked::Refresh(refresh.known, refresh.reply),
-        });
-    }
-}
-
-/// Asks for records of a session.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct ReadRecords {
-    pub(crate) path: PathBuf,
-    pub(crate) reader: RecordReader,
-    pub(crate) query: RecordQuery,
-    /// Dropping the other end cancels what has not begun.
-    pub(crate) reply: oneshot::Sender<Result<RecordPage, Error>>,
-}
-
-impl Handler<ReadRecords> for Coordinator {
-    type Result = ();
-
-    fn handle(&mut self, read: ReadRecords, _: &mut Self::Context) {
-        self.open(PendingOpen {
-            path: read.path,
-            options: OpenOptions::default(),
-            asked: Asked::Records(Arc::new(read.reader), read.query, read.reply),
-        });
     }
 }
 

@@ -5,14 +5,18 @@
 //! no worker can run. It hands out jobs and passes their news on to the
 //! coordinator; what a job means it does not know.
 
+mod scale;
+mod watch;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
+pub(crate) use self::scale::QueueDelay;
+use self::watch::TICK;
 use super::coordinator::{Capacity, Coordinator, JobNews, Readers};
 use super::in_process::{CloseInProcess, InProcessReader, ReadInProcess};
 use super::settings::Settings;
@@ -21,13 +25,7 @@ use crate::worker::bridge::{
     self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
 };
 use crate::worker::protocol::{Job, JobId};
-use crate::worker::{Sandbox, WORKER_NAME, WorkerRef, is_initialised, rescue};
-
-/// How often limits are looked at.
-const TICK: Duration = Duration::from_millis(250);
-/// A killed worker whose bridge does not report within this time is stuck in
-/// the kernel: it is abandoned and replaced.
-const ABANDON_LIMIT: Duration = Duration::from_secs(2);
+use crate::worker::{Sandbox, WORKER_NAME, WorkerRef, is_initialised};
 
 /// Figures of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -292,94 +290,6 @@ impl WorkerSupervisor {
         });
     }
 
-    /// Kills what makes no progress, frees what is stuck, abandons what cannot
-    /// be killed.
-    fn tick(&mut self, context: &mut Context<Self>) {
-        self.release_starts();
-        let mut abandoned = Vec::new();
-        let mut slow_start = false;
-        for (slot, number) in self.slots.iter_mut().zip(0..) {
-            match slot.state {
-                WorkerState::Ready
-                    if !slot.jobs.is_empty()
-                        && slot.last_progress.elapsed() > self.settings.stall_limit =>
-                {
-                    tracing::warn!(slot = number, pid = slot.pid(), "worker makes no progress");
-                    self.stalled += 1;
-                    slot.enter(WorkerState::Ending);
-                    if let Some(worker) = &slot.worker {
-                        worker.kill_stalled();
-                    }
-                }
-                // The bridge has a limit of its own; beyond it, it is stuck.
-                WorkerState::Starting
-                    if slot.since.elapsed() > self.settings.spawn_limit + TICK =>
-                {
-                    slot.enter(WorkerState::Ending);
-                    // Reads /proc, which an actor must not wait for.
-                    thread::spawn(rescue::release_stuck_spawns);
-                }
-                WorkerState::Starting if slot.since.elapsed() > TICK => slow_start = true,
-                WorkerState::Ending if slot.since.elapsed() > ABANDON_LIMIT => {
-                    abandoned.push(number);
-                }
-                _ => {}
-            }
-        }
-        if slow_start {
-            // As above.
-            thread::spawn(rescue::release_dead_spawns);
-        }
-        self.shrink();
-        for number in abandoned {
-            tracing::error!(slot = number, "worker cannot be ended and is abandoned");
-            self.abandoned += 1;
-            let mut during = None;
-            if let Some(slot) = self.slots.get_mut(number) {
-                slot.generation += 1;
-                // Its bridge cannot say; the worker does them in this order.
-                during = slot.jobs.first().copied();
-            }
-            self.restart_later(number, Loss::Died, during, context);
-        }
-        self.announce_capacity(context);
-    }
-
-    /// Starts a worker more, unless one is on its way.
-    fn grow(&mut self, delay: Duration, context: &mut Context<Self>) {
-        let starting = |slot: &Slot| slot.state == WorkerState::Starting;
-        if self.stopping || self.fallback || self.slots.iter().any(starting) {
-            return;
-        }
-        let off = |slot: &Slot| slot.state == WorkerState::Off;
-        if let Some(spare) = self.slots.iter().position(off) {
-            tracing::info!(slot = spare, ?delay, "requests wait: a worker more");
-            self.grown += 1;
-            self.start_worker(spare, context);
-        }
-    }
-
-    /// Sends a worker home that has had nothing to do for long, where there are
-    /// more than there must be.
-    fn shrink(&mut self) {
-        let least = self.settings.workers;
-        let limit = self.settings.shrink_idle;
-        let spare = self.slots.iter_mut().enumerate().skip(least).rev();
-        let mut idle = spare.filter(|(_, slot)| {
-            slot.state == WorkerState::Ready
-                && slot.jobs.is_empty()
-                && slot.last_progress.elapsed() > limit
-        });
-        if let Some((number, slot)) = idle.next() {
-            tracing::info!(slot = number, pid = slot.pid(), "worker is not needed");
-            slot.retired = true;
-            // Its bridge sees the closed mailbox and ends it.
-            slot.commands = None;
-            slot.enter(WorkerState::Ending);
-            self.shrunk += 1;
-        }
-    }
-
     /// Gives a job to the reader with the least to do, and among these to the one
     /// that has the files of its lane open; `None` if nobody can.
     fn assign(&mut self, job: &Arc<Job>, suspect: bool, lane: Option<usize>) -> Option<()> {
@@ -432,16 +342,6 @@ impl WorkerSupervisor {
             }
         }
         self.coordinator.do_send(JobNews { job, event });
-    }
-
-    /// While stopping, no start may hold the end up: a child that the same
-    /// signal has ended would do so, and leave its socket behind.
-    fn release_starts(&self) {
-        let starting = |slot: &Slot| slot.state == WorkerState::Starting;
-        if self.stopping && self.slots.iter().any(starting) {
-            // Reads /proc, which an actor must not wait for.
-            thread::spawn(rescue::release_stuck_spawns);
-        }
     }
 
     fn finish_stop(&mut self) {
@@ -570,19 +470,6 @@ impl Handler<CancelJob> for WorkerSupervisor {
         if let Some(worker) = slot.and_then(|slot| slot.worker.as_ref()) {
             worker.cancel(job);
         }
-    }
-}
-
-/// Says how long requests have waited for a reader.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct QueueDelay(pub(crate) Duration);
-
-impl Handler<QueueDelay> for WorkerSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, QueueDelay(delay): QueueDelay, context: &mut Self::Context) {
-        self.grow(delay, context);
     }
 }
 

@@ -3,6 +3,9 @@
 
 use actix::{Context, System};
 
+use std::time::Duration;
+
+use super::watch::ABANDON_LIMIT;
 use super::*;
 
 /// A supervisor with one worker, which was killed so long ago and has two jobs.
