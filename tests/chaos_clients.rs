@@ -18,14 +18,9 @@ mod peers;
 
 use std::sync::{Arc, OnceLock};
 
+use common::chaos::{end_cleanly, is_long};
 use common::process::session::KnownSession;
-use common::process::{LIMIT, Launch, Server, all_gone};
-use rustix::process::Signal;
-
-/// Whether the long forms are asked for.
-fn long() -> bool {
-    std::env::var_os("MEF3_LONG").is_some_and(|value| value == "1")
-}
+use common::process::{Launch, Server};
 
 /// A server whose streams hold little.
 fn launch() -> Launch {
@@ -38,16 +33,6 @@ fn launch() -> Launch {
 fn session() -> Arc<KnownSession> {
     static SESSION: OnceLock<Arc<KnownSession>> = OnceLock::new();
     Arc::clone(SESSION.get_or_init(|| Arc::new(KnownSession::write(16, 1000, 128))))
-}
-
-/// Ends the server as a service manager does, and looks for what it left.
-fn end_cleanly(mut server: Server) {
-    let workers = server.workers();
-    server.signal(Signal::TERM);
-    let status = server.wait(LIMIT);
-    assert_eq!(status.code(), Some(0), "{:#?}", server.records());
-    assert!(all_gone(&workers), "{workers:?} outlive the server");
-    assert_eq!(server.left_behind(), [""; 0]);
 }
 
 /// Why connections were cut, by the log.

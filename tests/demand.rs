@@ -6,10 +6,9 @@
 
 mod common;
 
-use std::fs;
 use std::time::{Duration, Instant};
 
-use common::chaos::{is_long, percentile};
+use common::chaos::{is_long, percentile, spoil};
 use common::engine::{
     idle, opened, pages_of, read_right, request, rest_of, start, statistics, without_prefetch,
 };
@@ -24,11 +23,7 @@ procspawn::enable_test_support!();
 /// A session whose every page takes a worker so many milliseconds.
 fn slow_session(channels: u32, milliseconds: u32) -> KnownSession {
     let session = KnownSession::write(channels, 1024, 64);
-    fs::write(
-        session.path.join(".fault"),
-        format!("do slow {milliseconds}\n"),
-    )
-    .unwrap();
+    spoil(&session.path, &format!("do slow {milliseconds}\n"));
     session
 }
 
@@ -85,7 +80,7 @@ async fn a_read_that_is_dropped_stops_the_worker_before_its_next_page() {
         let again = opened(&engine, &session).await;
         assert_eq!(again.info().channels.len(), 16);
     }
-    let p99 = percentile(&mut took, 99);
+    let p99 = percentile(&took, 99.0);
     println!("{rounds} reads dropped: workers idle after {p99:?} (p99)");
     let limit = if is_long() { 100 } else { 1000 };
     assert!(p99 < Duration::from_millis(limit), "{p99:?}");

@@ -111,6 +111,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         limits: ConnectionLimits::from(&config),
         counters: ConnectionCounters::default(),
     };
+    let counters = options.counters.clone();
     // Before the workers: what they leave behind when half started is removed
     // by an end in order only.
     let stop = stop_signal(&runtime).map_err(Failure::Start)?;
@@ -118,6 +119,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let served = runtime.block_on(async {
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let served = grpc::serve(engine.clone(), listener, options, stop).await;
+        log_figures(&engine, &counters).await;
         engine.shutdown().await;
         served
     });
@@ -125,6 +127,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     served?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Says what is held when all clients are gone: the cache, open recordings, and
+/// otherwise nothing, or something has leaked.
+async fn log_figures(engine: &Engine, counters: &ConnectionCounters) {
+    let connections = counters.statistics();
+    match engine.statistics().await {
+        Ok(figures) => tracing::info!(
+            cache_bytes = figures.cache.bytes,
+            cache_pages = figures.cache.pages,
+            metadata_bytes = figures.recordings.metadata_bytes,
+            awaited_bytes = figures.held.awaited_bytes,
+            ahead_bytes = figures.held.ahead_bytes,
+            pages_in_flight = figures.coordinator.in_flight,
+            unsent_bytes = connections.unsent_bytes,
+            calls = connections.streams,
+            connections = connections.connections,
+            "held at the end"
+        ),
+        Err(error) => tracing::warn!(%error, "no figures at the end"),
+    }
 }
 
 /// Is ready when SIGTERM or SIGINT comes, from this call on.

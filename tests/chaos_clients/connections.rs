@@ -13,7 +13,7 @@ use super::common::process::session::KnownSession;
 use super::common::process::{LIMIT, Launch, Server, resident, until};
 use super::load::{FastReaders, cpu_time, descriptors, p99};
 use super::peers::{Greeting, half_open, slow_client};
-use super::{cuts, end_cleanly, launch, long, session};
+use super::{cuts, end_cleanly, is_long, launch, session};
 
 /// Lets this program have as many descriptors as it may.
 fn raise_descriptors() {
@@ -83,12 +83,12 @@ async fn read_slowly(server: std::net::SocketAddr, session: &KnownSession) -> St
 async fn slow_readers_hold_up_nobody_and_are_cut() {
     raise_descriptors();
     let session = session();
-    let (slow, fast, quiet) = match long() {
+    let (slow, fast, quiet) = match is_long() {
         true => (200, 64, Duration::from_secs(15)),
         false => (20, 8, Duration::from_secs(1)),
     };
     let mut server = launch();
-    if !long() {
+    if !is_long() {
         server = server
             .env("MEF3_SERVER_SERVER_KEEPALIVE_INTERVAL_S", "2")
             .env("MEF3_SERVER_SERVER_KEEPALIVE_LIMIT_S", "2")
@@ -102,7 +102,7 @@ async fn slow_readers_hold_up_nobody_and_are_cut() {
     let mut most_memory = 0;
     let memory_before = resident(server.pid());
     // Quiet and loaded by turns, so that both meet the same machine.
-    for _ in 0..if long() { 3 } else { 1 } {
+    for _ in 0..if is_long() { 3 } else { 1 } {
         let readers = FastReaders::start(server.address, &session, fast);
         let began = Instant::now();
         tokio::time::sleep(quiet).await;
@@ -119,7 +119,7 @@ async fn slow_readers_hold_up_nobody_and_are_cut() {
         loaded_phases.push(began..Instant::now());
         most_memory = most_memory.max(resident(server.pid()));
         // The limits, what a look adds, and what is on its way.
-        let limit = Duration::from_secs(if long() { 75 } else { 15 });
+        let limit = Duration::from_secs(if is_long() { 75 } else { 15 });
         let ended = tokio::time::timeout(limit, slow_readers.join_all()).await;
         let took = began.elapsed();
         assert_eq!(ended.expect("slow readers are left").len(), slow);
@@ -136,7 +136,7 @@ async fn slow_readers_hold_up_nobody_and_are_cut() {
     // Read ahead and two messages each; the rest is what the allocator keeps.
     let bound = (slow + fast) as u64 * 2 + 64;
     assert!(grown <= bound, "{grown} MiB are more than {bound}");
-    if long() {
+    if is_long() {
         let quiet = p99(&latencies, &quiet_phases);
         let loaded = p99(&latencies, &loaded_phases);
         println!(
@@ -152,12 +152,12 @@ async fn slow_readers_hold_up_nobody_and_are_cut() {
 async fn half_open_connections_are_freed_while_others_are_served() {
     raise_descriptors();
     let session = session();
-    let (count, limit) = match long() {
+    let (count, limit) = match is_long() {
         true => (500, Duration::from_secs(30)),
         false => (50, Duration::from_secs(5)),
     };
     let mut server = launch();
-    if !long() {
+    if !is_long() {
         server = server
             .env("MEF3_SERVER_SERVER_HANDSHAKE_LIMIT_S", "1")
             .env("MEF3_SERVER_SERVER_KEEPALIVE_INTERVAL_S", "1")
@@ -198,7 +198,7 @@ async fn half_open_connections_are_freed_while_others_are_served() {
     });
     // The log has no room for each of them.
     assert!(cuts(&server).contains(&"no HTTP/2 was spoken".into()));
-    if !long() {
+    if !is_long() {
         end_cleanly(server);
     }
 }

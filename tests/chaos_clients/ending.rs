@@ -14,12 +14,12 @@ use super::common::process::client::Client;
 use super::common::process::session::assert_same;
 use super::common::process::{LIMIT, all_gone};
 use super::peers::{Greeting, half_open};
-use super::{launch, long, session};
+use super::{is_long, launch, session};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_under_many_streams_finishes_those_that_are_read() {
     let session = session();
-    let (streams, grace) = if long() { (100, 20) } else { (20, 5) };
+    let (streams, grace) = if is_long() { (100, 20) } else { (20, 5) };
     let grace = Duration::from_secs(grace);
     let mut server = launch()
         .env(

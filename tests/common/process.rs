@@ -169,7 +169,16 @@ fn wait_for(child: &mut Child, limit: Duration) -> ExitStatus {
 
 /// The records that a server wrote, each a JSON object; other lines as texts.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<Value>>>);
+pub struct Log(Arc<Mutex<Vec<Value>>>);
+
+impl Log {
+    /// The records so far with this message.
+    pub fn of(&self, message: &str) -> Vec<Value> {
+        let records = self.0.lock().unwrap();
+        let chosen = records.iter().filter(|record| record["message"] == message);
+        chosen.cloned().collect()
+    }
+}
 
 /// A running server. Dropping it kills it.
 pub struct Server {
@@ -193,9 +202,12 @@ impl Server {
 
     /// The records so far with this message.
     pub fn records_of(&self, message: &str) -> Vec<Value> {
-        let mut records = self.records();
-        records.retain(|record| record["message"] == message);
-        records
+        self.log.of(message)
+    }
+
+    /// The log, also after the end.
+    pub fn log(&self) -> Log {
+        self.log.clone()
     }
 
     /// The first record with this message, when it comes.

@@ -1,6 +1,8 @@
-//! `info`: what is in a session, and whether it is whole.
+//! `info`: what is in a session, and whether it is whole; and what workers are
+//! confined to here.
 
 mod deep;
+mod machine;
 mod notices;
 mod records;
 mod report;
@@ -28,7 +30,10 @@ Gaps are what lies between two blocks; times are uUTC, microseconds since
 1970-01-01T00:00:00 UTC. Who the subject is, is never shown; records are, as they
 were written.
 
+Without a session it shows what this machine confines worker processes to.
+
 Examples:
+  mef3-server info
   mef3-server info night.mefd
   mef3-server info night.mefd --deep || echo damaged
   mef3-server info night.mefd --json | jq '.channels[] | {name, gaps}'
@@ -38,8 +43,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = DETAILS)]
 pub(super) struct Arguments {
-    /// The session folder, NAME.mefd
-    path: PathBuf,
+    /// The session folder, NAME.mefd; without one, this machine is shown
+    #[arg(required_if_eq_any([("deep", "true"), ("records", "true")]))]
+    path: Option<PathBuf>,
     /// Write JSON, which also lists every gap
     #[arg(long)]
     json: bool,
@@ -53,7 +59,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let recording = open_session(&arguments.path, &arguments.password.open_options()?)?;
+    let Some(path) = &arguments.path else {
+        return machine::show(arguments.json);
+    };
+    let recording = open_session(path, &arguments.password.open_options()?)?;
     if arguments.records.records {
         return show_records(arguments, &recording);
     }
@@ -95,7 +104,7 @@ fn show_records(arguments: &Arguments, recording: &Recording) -> Result<(), Fail
     match page.damaged.len() {
         0 => Ok(()),
         damaged => Err(Failure::Damaged {
-            session: arguments.path.clone(),
+            session: recording.path.clone(),
             what: counted(damaged, "record", "records"),
         }),
     }
