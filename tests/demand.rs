@@ -174,3 +174,34 @@ async fn workers_come_while_requests_wait_and_go_when_there_is_nothing_to_do() {
     read_right(&engine, &session, &session.span(0..1, 10, 20)).await;
     soon("shutdown", engine.shutdown()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_behind_a_page_that_hangs() {
+    let bad = KnownSession::write(1, 1024, 4);
+    spoil(&bad.path, "do loop\n");
+    let good = KnownSession::write(16, 1024, 64);
+    // The page is not found out before the end of the test.
+    let mut config = with_workers(2, 2);
+    config.workers.stall_limit_s = 600;
+    let engine = start(config);
+    let recording = opened(&engine, &bad).await;
+    opened(&engine, &good).await;
+    let hangs = request(&recording, &bad.all());
+    let mut hangs = engine.read::<f32>(&hangs).unwrap();
+    let hanging = tokio::spawn(async move { hangs.next().await.is_some() });
+    reach(&engine, "a worker hangs", |now| {
+        now.supervisor.workers.iter().any(|worker| worker.jobs > 0)
+    })
+    .await;
+    let mut longest = Duration::ZERO;
+    for second in 0..64 {
+        let asked = Instant::now();
+        read_right(&engine, &good, &good.span(0..16, second, second + 1)).await;
+        longest = longest.max(asked.elapsed());
+    }
+    println!("beside a page that hangs: the longest read took {longest:?}");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert!(!hanging.is_finished());
+    hanging.abort();
+    soon("shutdown", engine.shutdown()).await;
+}

@@ -525,6 +525,9 @@ impl Handler<JobNews> for Coordinator {
             }
             JobEvent::Returned => {
                 if let Some(running) = self.running.remove(&job) {
+                    // A worker that has it still must not do it, too.
+                    running.job.cancel();
+                    self.supervisor.do_send(CancelJob(job));
                     self.put_back(running, Ending::NotBegun);
                 }
                 // Not at once: whoever had no room has none yet.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::settings::Settings;
 use crate::worker::WorkerRef;
-use crate::worker::bridge::Command;
+use crate::worker::bridge::{Command, JOBS_PER_WORKER};
 use crate::worker::protocol::JobId;
 
 /// Starts that fail in a row before the slot rests.
@@ -71,7 +71,12 @@ pub(super) struct Slot {
     /// The mailbox of the bridge, while there is one.
     pub(super) commands: Option<SyncSender<Command>>,
     pub(super) jobs: Vec<JobId>,
+    /// Jobs that went to others while the worker did not get to them. It still has
+    /// them, and what it says of them is of no use.
+    pub(super) taken_back: Vec<JobId>,
     pub(super) last_progress: Instant,
+    /// It has said nothing of its job for a while, and gets no other.
+    pub(super) slow: bool,
     /// Nothing was left to do for the worker, and it is sent home.
     pub(super) retired: bool,
     backoff: Duration,
@@ -89,6 +94,8 @@ impl Slot {
             worker: None,
             commands: None,
             jobs: Vec::new(),
+            taken_back: Vec::new(),
+            slow: false,
             last_progress: Instant::now(),
             retired: false,
             backoff: settings.restart_backoff_min,
@@ -108,6 +115,37 @@ impl Slot {
         self.since = Instant::now();
     }
 
+    /// Jobs that the worker can have beside those that it has.
+    pub(super) fn room(&self) -> usize {
+        if self.state != WorkerState::Ready || self.slow {
+            return 0;
+        }
+        JOBS_PER_WORKER.saturating_sub(self.jobs.len() + self.taken_back.len())
+    }
+
+    /// The worker has said something; `true` if nobody expected it any more.
+    pub(super) fn progress(&mut self) -> bool {
+        self.last_progress = Instant::now();
+        std::mem::take(&mut self.slow)
+    }
+
+    /// A job of the worker is over; `true` if it had gone elsewhere.
+    pub(super) fn end(&mut self, job: JobId) -> bool {
+        self.jobs.retain(|&id| id != job);
+        let had_gone = self.taken_back.len();
+        self.taken_back.retain(|&id| id != job);
+        self.taken_back.len() < had_gone
+    }
+
+    /// Notes that the worker is slow; the jobs that it has not got to go elsewhere.
+    pub(super) fn give_back(&mut self) -> &[JobId] {
+        self.slow = true;
+        let first = self.taken_back.len();
+        self.taken_back
+            .extend(self.jobs.split_off(1.min(self.jobs.len())));
+        self.taken_back.get(first..).unwrap_or_default()
+    }
+
     /// The worker reports for duty.
     pub(super) fn up(&mut self, worker: Option<WorkerRef>) {
         self.worker = worker;
@@ -120,6 +158,8 @@ impl Slot {
     pub(super) fn down(&mut self, loss: Loss, settings: &Settings) {
         self.worker = None;
         self.commands = None;
+        self.taken_back.clear();
+        self.slow = false;
         match loss {
             Loss::FailedStart => self.failed_starts += 1,
             Loss::Died if self.since.elapsed() <= STABLE => {}

@@ -21,9 +21,7 @@ use super::coordinator::{Capacity, Coordinator, JobNews, Readers};
 use super::in_process::{CloseInProcess, InProcessReader, ReadInProcess};
 use super::settings::Settings;
 use super::slot::{Loss, Slot, WorkerState, WorkerStatus};
-use crate::worker::bridge::{
-    self, BridgeSettings, Cause, Command, Event, JOBS_PER_WORKER, JobEvent,
-};
+use crate::worker::bridge::{self, BridgeSettings, Cause, Command, Event, JobEvent};
 use crate::worker::protocol::{Job, JobId};
 use crate::worker::{Sandbox, WORKER_NAME, WorkerRef, is_initialised};
 
@@ -117,15 +115,15 @@ impl WorkerSupervisor {
 
     /// Tells the coordinator how many jobs there is room for.
     fn announce_capacity(&mut self, context: &mut Context<Self>) {
-        let ready = self
-            .slots
-            .iter()
-            .filter(|slot| slot.state == WorkerState::Ready)
-            .count();
+        let up = |slot: &&Slot| slot.state == WorkerState::Ready;
+        let ready = self.slots.iter().filter(up);
+        let (readers, jobs) = ready.fold((0, 0), |(readers, jobs), slot| {
+            (readers + 1, jobs + slot.jobs.len() + slot.room())
+        });
         let capacity = if !self.in_process() {
             Capacity {
-                readers: ready,
-                jobs: ready * JOBS_PER_WORKER,
+                readers,
+                jobs,
                 who: Readers::Workers,
             }
         } else if self.settings.worker.sandbox_required {
@@ -309,10 +307,11 @@ impl WorkerSupervisor {
             self.in_process_jobs += 1;
             return Some(());
         }
+        // Lanes are numbered by the workers that are up.
         let ready = |slot: &&mut Slot| slot.state == WorkerState::Ready;
         let (_, slot) = (0..)
             .zip(self.slots.iter_mut().filter(ready))
-            .filter(|(_, slot)| slot.jobs.len() < JOBS_PER_WORKER)
+            .filter(|(_, slot)| slot.room() > 0)
             .min_by_key(|(number, slot)| (slot.jobs.len(), Some(*number) != lane))?;
         let commands = slot.commands.as_ref()?;
         commands.try_send(Command::Do(Arc::clone(job))).ok()?;
@@ -323,16 +322,26 @@ impl WorkerSupervisor {
         Some(())
     }
 
-    fn pass_on(&mut self, source: Source, job: JobId, event: JobEvent) {
+    fn pass_on(
+        &mut self,
+        source: Source,
+        job: JobId,
+        event: JobEvent,
+        context: &mut Context<Self>,
+    ) {
         let ended = matches!(
             event,
             JobEvent::Done | JobEvent::Cancelled | JobEvent::Panicked(_)
         );
         match source {
             Source::Worker { slot, .. } => {
-                if let Some(slot) = self.slots.get_mut(slot) {
-                    slot.last_progress = Instant::now();
-                    slot.jobs.retain(|&id| !(ended && id == job));
+                let Some(slot) = self.slots.get_mut(slot) else {
+                    return;
+                };
+                let unexpected = slot.progress();
+                let had_gone = ended && slot.end(job);
+                if unexpected || had_gone {
+                    self.announce_capacity(context);
                 }
             }
             Source::Thread(thread) => {
@@ -341,6 +350,7 @@ impl WorkerSupervisor {
                 }
             }
         }
+        // Of a job that went elsewhere the coordinator knows nothing.
         self.coordinator.do_send(JobNews { job, event });
     }
 
@@ -407,7 +417,7 @@ impl Handler<WorkerReport> for WorkerSupervisor {
             }
         }
         match (report.event, source) {
-            (Event::Job(job, event), _) => return self.pass_on(source, job, event),
+            (Event::Job(job, event), _) => return self.pass_on(source, job, event, context),
             (Event::Up(worker, sandbox), Source::Worker { slot, .. }) => {
                 self.worker_up(slot, worker, sandbox);
             }
@@ -415,10 +425,10 @@ impl Handler<WorkerReport> for WorkerSupervisor {
                 self.worker_down(slot, &cause, during, context);
             }
             (Event::Working, Source::Worker { slot, .. }) => {
-                if let Some(slot) = self.slots.get_mut(slot) {
-                    slot.last_progress = Instant::now();
+                let slot = self.slots.get_mut(slot);
+                if !slot.is_some_and(Slot::progress) {
+                    return;
                 }
-                return;
             }
             (Event::Up(..) | Event::Down { .. } | Event::Working, Source::Thread(_)) => {}
         }
@@ -466,7 +476,8 @@ impl Handler<CancelJob> for WorkerSupervisor {
 
     fn handle(&mut self, CancelJob(job): CancelJob, _: &mut Self::Context) {
         // A thread of this process looks at the job itself.
-        let slot = self.slots.iter().find(|slot| slot.jobs.contains(&job));
+        let has = |slot: &&Slot| slot.jobs.contains(&job) || slot.taken_back.contains(&job);
+        let slot = self.slots.iter().find(has);
         if let Some(worker) = slot.and_then(|slot| slot.worker.as_ref()) {
             worker.cancel(job);
         }

@@ -6,11 +6,17 @@ use std::time::Duration;
 use actix::Context;
 
 use super::WorkerSupervisor;
+use crate::actors::coordinator::JobNews;
 use crate::actors::slot::{Loss, Slot, WorkerState};
+use crate::worker::bridge::JobEvent;
 use crate::worker::rescue;
 
 /// How often limits are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(250);
+/// A worker that says nothing of its job for so long gets no other, and those that it
+/// has not got to go elsewhere: what is wrong with one page must not keep others
+/// waiting until it is known.
+const SLOW: Duration = Duration::from_millis(250);
 /// A killed worker whose bridge does not report within this time is stuck in
 /// the kernel: it is abandoned and replaced.
 pub(super) const ABANDON_LIMIT: Duration = Duration::from_secs(2);
@@ -33,6 +39,16 @@ impl WorkerSupervisor {
                     slot.enter(WorkerState::Ending);
                     if let Some(worker) = &slot.worker {
                         worker.kill_stalled();
+                    }
+                }
+                WorkerState::Ready
+                    if !slot.jobs.is_empty()
+                        && !slot.slow
+                        && slot.last_progress.elapsed() > SLOW =>
+                {
+                    for &job in slot.give_back() {
+                        let event = JobEvent::Returned;
+                        self.coordinator.do_send(JobNews { job, event });
                     }
                 }
                 // The bridge has a limit of its own; beyond it, it is stuck.
