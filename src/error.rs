@@ -113,6 +113,14 @@ pub enum Error {
         /// Its value.
         value: u64,
     },
+    /// A limit of what may wait or be under way is reached, which passes.
+    #[error("the server is busy ({limit} is {value}): try again in a second")]
+    Busy {
+        /// Name of the limit in the configuration.
+        limit: &'static str,
+        /// Its value.
+        value: u64,
+    },
     /// The engine was shut down, or its actors are being rebuilt.
     #[error("the engine is not running")]
     Stopped,

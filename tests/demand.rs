@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use common::chaos::{is_long, percentile, spoil};
 use common::engine::{
-    idle, opened, pages_of, read_right, request, rest_of, start, statistics, without_prefetch,
+    Served, idle, opened, pages_of, read_right, request, rest_of, start, statistics,
+    without_prefetch,
 };
 use common::process::LIMIT;
-use common::process::client::soon;
+use common::process::client::{Client, soon};
 use common::process::session::{KnownSession, assert_same};
 use mef3_server::config::Config;
 use mef3_server::{Engine, Statistics};
@@ -85,6 +86,38 @@ async fn a_read_that_is_dropped_stops_the_worker_before_its_next_page() {
     let limit = if is_long() { 100 } else { 1000 };
     assert!(p99 < Duration::from_millis(limit), "{p99:?}");
     assert!(statistics(&engine).await.coordinator.cancelled_jobs > 0);
+    soon("shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_reaches_the_worker() {
+    let session = slow_session(16, 10);
+    let engine = start(with_workers(1, 1));
+    let served = Served::start(&engine);
+    let mut client = Client::with_open(served.address, &session).await;
+    let rounds = if is_long() { 100 } else { 5 };
+    let given = Duration::from_millis(100);
+    let mut late = Vec::new();
+    for channel in (0..16).cycle().take(rounds) {
+        let span = session.span(channel..channel + 1, 0, 64);
+        let began = Instant::now();
+        let ended = client.read_within(given, &session, &span).await;
+        let text = ended.unwrap_err();
+        assert!(text.contains("deadline"), "{text}");
+        reach(&engine, "nothing is in flight", |now| {
+            now.coordinator.in_flight == 0 && now.supervisor.workers[0].jobs == 0
+        })
+        .await;
+        late.push(began.elapsed().saturating_sub(given));
+        client.close(&session.key()).await;
+        client.open(&session.key()).await.unwrap();
+    }
+    let p99 = percentile(&late, 99.0);
+    println!("{rounds} deadlines: workers idle {p99:?} after them (p99)");
+    let limit = if is_long() { 100 } else { 1000 };
+    assert!(p99 < Duration::from_millis(limit), "{p99:?}");
+    drop(client);
+    served.end().await;
     soon("shutdown", engine.shutdown()).await;
 }
 

@@ -402,7 +402,11 @@ async fn more_pages_than_may_be_queued_are_refused() {
     let recording = opened(&engine, &session).await;
     let windows = engine.read(&request(&recording, &session.all())).unwrap();
     let refused = rest_of(windows, session.channels()).await.unwrap_err();
-    assert_eq!(refused, limit_exceeded("limits.queued_pages", 64));
+    let busy = Error::Busy {
+        limit: "limits.queued_pages",
+        value: 64,
+    };
+    assert_eq!(refused, busy);
     let coordinator = idle(&engine).await.coordinator;
     assert!(coordinator.refused >= 1, "{coordinator:?}");
     // What fits is served as ever.

@@ -21,7 +21,7 @@ pub(crate) use self::opens::{OpenSession, ReadRecords, RefreshSession};
 use super::blame::Blame;
 use super::cache::{Cache, LookUp, Store};
 use super::file_manager::{FileManager, RecordingChanged};
-use super::flights::{Class, Completed, Ending, Flights, Progress, Take, Taken};
+use super::flights::{Class, Completed, Ending, Flights, Limits, Progress, Take, Taken};
 use super::settings::Settings;
 use super::supervisor::{CancelJob, QueueDelay, RunJob, WorkerSupervisor};
 use crate::error::Error;
@@ -96,7 +96,7 @@ pub(crate) struct Coordinator {
     file_manager: Addr<FileManager>,
     supervisor: Addr<WorkerSupervisor>,
     mailbox: usize,
-    queued_pages: usize,
+    limits: Limits,
     /// How long pages may wait before more workers are asked for.
     grow_delay: Duration,
     opens: VecDeque<PendingOpen>,
@@ -121,7 +121,10 @@ impl Coordinator {
             file_manager,
             supervisor,
             mailbox: settings.mailbox,
-            queued_pages: settings.queued_pages,
+            limits: Limits {
+                pages: settings.queued_pages,
+                waiters: settings.waiters,
+            },
             grow_delay: settings.grow_delay,
             opens: VecDeque::new(),
             blame: Blame::default(),
@@ -379,7 +382,7 @@ impl Handler<Fetch> for Coordinator {
             pages,
             reply,
         } = fetch;
-        if let Err(error) = self.flights.reserve(pages.len(), self.queued_pages) {
+        if let Err(error) = self.flights.reserve(pages.len(), &self.limits) {
             self.statistics.refused += 1;
             // Whoever asked may be gone.
             let _ = reply.send(Err(error));
@@ -413,7 +416,7 @@ impl Handler<Predict> for Coordinator {
         } = predict;
         self.flights.cancel_predictions(|_, owner| owner == reader);
         // Predictions take at most half of the table.
-        let room = (self.queued_pages / 2).saturating_sub(self.flights.len());
+        let room = (self.limits.pages / 2).saturating_sub(self.flights.len());
         pages.truncate(room);
         let new = self.flights.predict(&recording, &pages, reader);
         self.look_up(new, true, context);

@@ -206,7 +206,10 @@ impl FileManager {
             return waiting.answer(Err(Error::NotOpen(key.name.clone())));
         };
         if let Some(refreshing) = self.refreshing.get_mut(key) {
-            refreshing.push(waiting);
+            match has_room(refreshing.len(), self.settings.waiters) {
+                Ok(()) => refreshing.push(waiting),
+                Err(busy) => waiting.answer(Err(busy)),
+            }
             return;
         }
         if file.looked_at.elapsed() < file.may_be_old(self.settings.staleness) {
@@ -287,6 +290,17 @@ impl FileManager {
             most_channels,
         )
     }
+}
+
+/// Refuses one more where so many wait for the same.
+fn has_room(waiting: usize, limit: usize) -> Result<(), Error> {
+    if waiting < limit {
+        return Ok(());
+    }
+    Err(Error::Busy {
+        limit: "limits.waiters",
+        value: limit as u64,
+    })
 }
 
 fn log_opened(recording: &PagedRecording) {
@@ -372,7 +386,10 @@ impl Handler<Open> for FileManager {
             return;
         }
         if let Some(waiting) = self.opening.get_mut(&key) {
-            waiting.push(reply);
+            match has_room(waiting.len(), self.settings.waiters) {
+                Ok(()) => waiting.push(reply),
+                Err(busy) => drop(reply.send(Err(busy))),
+            }
             return;
         }
         let most = self.settings.open_recordings;

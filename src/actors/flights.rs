@@ -15,9 +15,6 @@ use crate::error::{Error, PagePlace};
 use crate::mef::FileIdentity;
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
-/// Requests that may wait for one page, on average over the pages that may be in
-/// flight.
-const WAITERS_PER_PAGE: usize = 4;
 /// Cancelled requests are looked for at most this often: it means to go over the
 /// whole table.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
@@ -87,6 +84,15 @@ struct Request {
     pages: Vec<Option<Result<Arc<Page>, Error>>>,
     missing: usize,
     reply: oneshot::Sender<Fetched>,
+}
+
+/// What the table may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Pages in flight.
+    pub(crate) pages: usize,
+    /// Requests that wait for pages, counted for each page that one waits for.
+    pub(crate) waiters: usize,
 }
 
 /// Figures of the table.
@@ -247,30 +253,28 @@ impl Flights {
         });
     }
 
-    /// Makes sure that a request of so many pages may be taken in, where `limit`
-    /// pages may be in flight.
-    pub(crate) fn reserve(&mut self, pages: usize, limit: usize) -> Result<(), Error> {
+    /// Makes sure that a request of so many pages may be taken in.
+    pub(crate) fn reserve(&mut self, pages: usize, limits: &Limits) -> Result<(), Error> {
         let now = Instant::now();
         let may_sweep = self
             .last_sweep
             .is_none_or(|last| now.saturating_duration_since(last) >= SWEEP_PAUSE);
-        if may_sweep && self.check_room(pages, limit).is_err() {
+        if may_sweep && self.check_room(pages, limits).is_err() {
             self.last_sweep = Some(now);
             self.sweep();
         }
-        self.check_room(pages, limit)
+        self.check_room(pages, limits)
     }
 
-    fn check_room(&self, pages: usize, limit: usize) -> Result<(), Error> {
-        let most_waiters = limit.saturating_mul(WAITERS_PER_PAGE);
-        let (limit, value) = if self.flights.len().saturating_add(pages) > limit {
-            ("limits.queued_pages", limit)
-        } else if self.waiters.saturating_add(pages) > most_waiters {
-            ("requests for limits.queued_pages", most_waiters)
+    fn check_room(&self, pages: usize, limits: &Limits) -> Result<(), Error> {
+        let (limit, value) = if self.flights.len().saturating_add(pages) > limits.pages {
+            ("limits.queued_pages", limits.pages)
+        } else if self.waiters.saturating_add(pages) > limits.waiters {
+            ("limits.waiters", limits.waiters)
         } else {
             return Ok(());
         };
-        Err(Error::LimitExceeded {
+        Err(Error::Busy {
             limit,
             value: value as u64,
         })

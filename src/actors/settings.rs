@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) open_recordings: usize,
     /// Pages in flight or waiting to be decoded, all requests together.
     pub(crate) queued_pages: usize,
+    /// Requests that wait for pages or for one opening.
+    pub(crate) waiters: usize,
     /// Decoded bytes that one read works ahead of its reader.
     pub(crate) read_ahead_bytes: usize,
     /// Decoded bytes that all reads hold beside the cache.
@@ -114,6 +116,7 @@ impl From<&Config> for Settings {
             prefetch_bytes: prefetch.max_bytes(),
             open_recordings: limits.open_recordings,
             queued_pages: limits.queued_pages,
+            waiters: limits.waiters,
             read_ahead_bytes: limits.read_ahead_bytes(),
             in_flight_bytes: limits.in_flight_bytes(),
             client_bytes: limits.client_bytes(),

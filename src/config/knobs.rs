@@ -325,6 +325,8 @@ pub struct Limits {
     pub mailbox: usize,
     /// Pages queued or in flight; a request that needs more is refused.
     pub queued_pages: usize,
+    /// Requests that wait for pages, counted for each page, or for one opening.
+    pub waiters: usize,
     /// How far one stream works ahead of its reader, in MiB.
     pub read_ahead_mb: usize,
     /// Decoded samples that all reads hold beside the cache, in MiB.
@@ -351,6 +353,7 @@ impl Default for Limits {
             open_recordings: 1000,
             mailbox: 1024,
             queued_pages: 65536,
+            waiters: 262_144,
             read_ahead_mb: 8,
             in_flight_mb: 64,
             client_mb: 32,

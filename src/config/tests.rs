@@ -322,6 +322,7 @@ fn bad_variables_name_key_and_variable() {
         ("limits.open_recordings", "0"),
         ("limits.mailbox", "0"),
         ("limits.queued_pages", "0"),
+        ("limits.waiters", "0"),
         ("limits.read_ahead_mb", "0"),
         ("limits.in_flight_mb", "0"),
         ("limits.client_mb", "0"),

@@ -152,6 +152,7 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     )?;
     within("limits.mailbox", limits.mailbox, 1..=1 << 20)?;
     within("limits.queued_pages", limits.queued_pages, 1..=1 << 26)?;
+    within("limits.waiters", limits.waiters, 1..=1 << 28)?;
     within("limits.read_ahead_mb", limits.read_ahead_mb, 1..=TIB_IN_MIB)?;
     within("limits.in_flight_mb", limits.in_flight_mb, 1..=TIB_IN_MIB)?;
     within("limits.client_mb", limits.client_mb, 1..=TIB_IN_MIB)?;

@@ -67,7 +67,7 @@ impl Coordinator {
             return open.fail(error);
         }
         if self.opens.len() >= self.mailbox {
-            return open.fail(Error::LimitExceeded {
+            return open.fail(Error::Busy {
                 limit: "limits.mailbox",
                 value: self.mailbox as u64,
             });

@@ -299,28 +299,29 @@ fn cancelled_requests_are_swept_out_and_their_pages_dropped() {
 fn pages_in_flight_and_those_who_wait_for_them_have_limits() {
     let (recording, keys) = recording();
     let mut flights = Flights::default();
+    let limits = Limits {
+        pages: 4,
+        waiters: 16,
+    };
     let mut answers = Vec::new();
     for _ in 0..4 {
-        flights.reserve(2, 4).unwrap();
+        flights.reserve(2, &limits).unwrap();
         answers.push(asked(&mut flights, &recording, &keys[..2]));
     }
     let refused = |flights: &mut Flights, pages| {
         flights.last_sweep = None;
-        flights.reserve(pages, 4).unwrap_err().to_string()
+        flights.reserve(pages, &limits).unwrap_err().to_string()
     };
     let text = refused(&mut flights, 3);
-    assert!(
-        text.contains("limits.queued_pages is limited to 4"),
-        "{text}"
-    );
+    assert!(text.contains("limits.queued_pages is 4"), "{text}");
     for _ in 0..4 {
-        flights.reserve(2, 4).unwrap();
+        flights.reserve(2, &limits).unwrap();
         answers.push(asked(&mut flights, &recording, &keys[..2]));
     }
     let text = refused(&mut flights, 1);
-    assert!(text.contains("limited to 16"), "{text}");
+    assert!(text.contains("limits.waiters is 16"), "{text}");
     answers.pop();
-    flights.reserve(2, 4).unwrap_err();
+    flights.reserve(2, &limits).unwrap_err();
     flights.last_sweep = None;
-    flights.reserve(2, 4).unwrap();
+    flights.reserve(2, &limits).unwrap();
 }
