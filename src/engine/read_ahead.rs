@@ -39,6 +39,9 @@ pub(crate) struct ReadAhead {
     pub(crate) placements: Vec<Placement>,
     columns_per_chunk: u64,
     max_bytes: usize,
+    /// Chunks that may be asked for ahead: one with the first, so that it comes
+    /// soon, and twice as many with each that is taken.
+    may_be_ahead: usize,
     next_column: u64,
     next_chunk: ChunkNumber,
     coming: VecDeque<Coming>,
@@ -105,6 +108,7 @@ impl ReadAhead {
             placements,
             columns_per_chunk,
             max_bytes: settings.read_ahead_bytes,
+            may_be_ahead: 1,
             next_column: 0,
             next_chunk: 0,
             coming: VecDeque::new(),
@@ -169,6 +173,7 @@ impl ReadAhead {
         self.held
             .retain(|_, held| held.last_use > chunk.number || held.end_uutc > planned_until);
         self.settle(chunk.number);
+        self.may_be_ahead = self.may_be_ahead.saturating_mul(2);
         Ok(Some(Chunk {
             first_column: chunk.first_column,
             columns: chunk.columns,
@@ -237,7 +242,8 @@ impl ReadAhead {
         let total = self.plan.grid.columns();
         while self.next_column < total {
             let ahead = !self.coming.is_empty();
-            if ahead && self.held_bytes() >= self.max_bytes {
+            let enough = self.coming.len() > self.may_be_ahead;
+            if ahead && (enough || self.held_bytes() >= self.max_bytes) {
                 break;
             }
             self.check().await?;

@@ -13,8 +13,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::common::process::client::{Client, soon};
-use super::common::process::session::KnownSession;
+use super::common::process::session::{KnownSession, assert_same};
 use super::common::process::{LIMIT, until};
+use super::load::connect_narrowly;
 use super::{cuts, end_cleanly, launch, session};
 
 fn whole(session: &KnownSession) -> SignalRangeRequest {
@@ -51,11 +52,30 @@ async fn a_stalled_stream_ends_and_its_neighbour_goes_on() {
         1
     );
     let rows = live.finish().await.unwrap();
-    super::common::process::session::assert_same(&rows, &session.expected(&session.all()));
+    assert_same(&rows, &session.expected(&session.all()));
     // It is not taken for complete, and the connection serves on.
     stalled.finish().await.unwrap_err();
     client.read_right(&session, &session.all()).await;
     assert_eq!(cuts(&server), [""; 0]);
+    end_cleanly(server);
+}
+
+/// The reply has left the server's hands, but not the transport's: no stream is left
+/// that could be reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_reply_that_nobody_takes_costs_its_connection() {
+    let session = session();
+    let server = launch()
+        .env("MEF3_SERVER_SERVER_WRITE_STALL_LIMIT_S", "1")
+        .start();
+    let mut client = connect_narrowly(server.address, &session, 16 << 10).await;
+    let one_message = session.span(0..16, 0, 1);
+    let reading = client.start(&session, &one_message).await;
+    until("the connection is cut", LIMIT, || !cuts(&server).is_empty());
+    assert_eq!(cuts(&server), ["nothing is taken"]);
+    reading.finish().await.unwrap_err();
+    // The next call makes another.
+    client.read_right(&session, &one_message).await;
     end_cleanly(server);
 }
 
@@ -84,7 +104,7 @@ async fn calls_beyond_the_limit_are_refused_with_a_hint() {
     let expected = session.expected(&session.all());
     for reading in [first, second] {
         let rows = reading.finish().await.unwrap();
-        super::common::process::session::assert_same(&rows, &expected);
+        assert_same(&rows, &expected);
     }
     client.read_right(&session, &session.all()).await;
     end_cleanly(server);

@@ -1,6 +1,5 @@
 //! The end of a server under clients of all kinds.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mef3_server::grpc::proto::ListOpenFilesRequest;
@@ -9,22 +8,12 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::transport::Endpoint;
 
-use super::common::process::client::Client;
-use super::common::process::session::{KnownSession, assert_same};
+use super::common::process::session::assert_same;
 use super::common::process::{LIMIT, all_gone};
+use super::load::connect_narrowly;
 use super::peers::{Greeting, half_open};
 use super::{is_long, launch, session};
-
-/// A client that takes no more than 64 KiB before it is asked for it.
-async fn connect_narrowly(address: SocketAddr, session: &KnownSession) -> Client {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let channel = endpoint.initial_stream_window_size(65_535).connect().await;
-    let mut client = Client::connect_by(LegacyClient::new(channel.unwrap()));
-    client.open(&session.key()).await.unwrap();
-    client
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_under_many_streams_finishes_those_that_are_read() {
@@ -47,11 +36,11 @@ async fn an_end_under_many_streams_finishes_those_that_are_read() {
     let (begin, begun) = watch::channel(false);
     let mut readers = JoinSet::new();
     let mut never = None;
-    let mut client = connect_narrowly(server.address, &session).await;
+    let mut client = connect_narrowly(server.address, &session, 65_535).await;
     for number in 0..streams {
-        // Ten streams to a connection.
+        // Ten streams to a connection, of a client that takes little unasked.
         if number % 10 == 0 {
-            client = connect_narrowly(server.address, &session).await;
+            client = connect_narrowly(server.address, &session, 65_535).await;
         }
         let mut reading = client.start(&session, &span).await;
         assert!(reading.take().await.unwrap());

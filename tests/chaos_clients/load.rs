@@ -7,10 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use mef3_server::grpc::proto::client::LegacyClient;
 use tokio::task::JoinHandle;
+use tonic::transport::Endpoint;
 
 use super::common::process::client::Client;
 use super::common::process::session::{KnownSession, assert_same};
+
+/// A client that takes so many bytes of a stream before it is asked for them.
+pub async fn connect_narrowly(address: SocketAddr, session: &KnownSession, window: u32) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let channel = endpoint.initial_stream_window_size(window).connect().await;
+    let mut client = Client::connect_by(LegacyClient::new(channel.unwrap()));
+    client.open(&session.key()).await.unwrap();
+    client
+}
 
 /// Open descriptors of a process.
 pub fn descriptors(pid: u32) -> usize {
