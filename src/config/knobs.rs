@@ -333,6 +333,8 @@ pub struct Limits {
     pub in_flight_mb: usize,
     /// Of these, what the reads of one client hold, in MiB.
     pub client_mb: usize,
+    /// Messages that answer a small request as a whole, in MiB.
+    pub large_messages_mb: usize,
     /// Samples of one request, as they are sent, in MiB.
     pub request_mb: u64,
     /// Indices of all open recordings, in MiB.
@@ -355,8 +357,9 @@ impl Default for Limits {
             queued_pages: 65536,
             waiters: 262_144,
             read_ahead_mb: 8,
-            in_flight_mb: 64,
-            client_mb: 32,
+            in_flight_mb: 32,
+            client_mb: 16,
+            large_messages_mb: 16,
             request_mb: 16384,
             metadata_mb: 4096,
             channels_per_read: 4096,
@@ -381,6 +384,11 @@ impl Limits {
     /// What the reads of one client hold of these, in bytes.
     pub fn client_bytes(&self) -> usize {
         self.client_mb.saturating_mul(MIB)
+    }
+
+    /// Messages that answer a small request as a whole, in bytes.
+    pub fn large_messages_bytes(&self) -> usize {
+        self.large_messages_mb.saturating_mul(MIB)
     }
 
     /// Samples of one request, in bytes.

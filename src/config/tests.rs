@@ -326,6 +326,7 @@ fn bad_variables_name_key_and_variable() {
         ("limits.read_ahead_mb", "0"),
         ("limits.in_flight_mb", "0"),
         ("limits.client_mb", "0"),
+        ("limits.large_messages_mb", "-1"),
         ("limits.request_mb", "0"),
         ("limits.metadata_mb", "0"),
         ("limits.channels_per_read", "0"),

@@ -157,6 +157,11 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     within("limits.in_flight_mb", limits.in_flight_mb, 1..=TIB_IN_MIB)?;
     within("limits.client_mb", limits.client_mb, 1..=TIB_IN_MIB)?;
     within(
+        "limits.large_messages_mb",
+        limits.large_messages_mb,
+        0..=TIB_IN_MIB,
+    )?;
+    within(
         "limits.request_mb",
         limits.request_mb,
         1..=1024 * TIB_IN_MIB as u64,

@@ -18,7 +18,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 
 use super::connection::Connection;
-use super::reply::{Reply, ReplyBody, Task, past_deadline, timeout};
+use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
 use super::statistics::count;
 
 /// How long a client that was refused should wait, in milliseconds.
@@ -89,6 +89,7 @@ impl Calls {
             local_addr: None,
             remote_addr: Some(connection.peer),
         });
+        request.extensions_mut().insert(Room(Arc::clone(&reply)));
         let answer = self.routes.call(request);
         let Some(deadline) = deadline else {
             let Ok(response) = answer.await;

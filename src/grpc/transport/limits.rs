@@ -18,6 +18,9 @@ pub struct ConnectionLimits {
     pub streams: usize,
     /// Calls under way at a time in one connection, which HTTP/2 tells the client.
     pub streams_per_connection: u32,
+    /// Bytes of large messages at a time in all connections; where there is no room,
+    /// replies are made of small ones.
+    pub large_bytes: usize,
     /// A connection must have begun to speak HTTP/2 within this time.
     pub handshake: Duration,
     /// A request must have come wholly within this time.
@@ -61,6 +64,7 @@ impl From<&Config> for ConnectionLimits {
             connections: limits.connections,
             streams: limits.streams,
             streams_per_connection: limits.streams_per_connection,
+            large_bytes: limits.large_messages_bytes(),
             handshake: server.handshake_limit(),
             request: server.request_limit(),
             keepalive_interval: server.keepalive_interval(),

@@ -27,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tonic::service::Routes;
 
 pub use limits::ConnectionLimits;
+pub(super) use reply::Room;
 pub use statistics::{ConnectionCounters, ConnectionStatistics};
 
 use self::calls::{CallTasks, Calls};

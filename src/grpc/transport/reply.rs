@@ -1,7 +1,7 @@
 //! A reply on its way, from the handler to the socket.
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -31,7 +31,26 @@ pub(super) struct Reply {
     task: Task,
     deadline: Option<Instant>,
     progress: Mutex<Progress>,
+    /// Bytes of large messages that it may have, taken from those of all replies.
+    large: AtomicUsize,
     _place: Place,
+}
+
+/// Where a service asks for room to answer in one large message.
+#[derive(Clone)]
+pub(in crate::grpc) struct Room(pub(super) Arc<Reply>);
+
+impl Room {
+    /// Whether the reply may hold a message of so many bytes, until all of it has
+    /// left.
+    pub(in crate::grpc) fn take(&self, bytes: usize) -> bool {
+        let shared = &self.0.connection.shared;
+        let taken = shared.take_large(bytes);
+        if taken {
+            self.0.large.fetch_add(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
 }
 
 struct Progress {
@@ -61,6 +80,7 @@ impl Reply {
                 moved: Instant::now(),
                 given_up: false,
             }),
+            large: AtomicUsize::new(0),
             _place: place,
         });
         connection.add(reply.number, &reply);
@@ -128,6 +148,8 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         self.connection.remove(self.number);
+        let large = *self.large.get_mut();
+        self.connection.shared.give_large(large);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What all connections of a server share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::limits::ConnectionLimits;
 use super::log::Gate;
@@ -13,6 +13,8 @@ pub(super) struct Shared {
     counters: ConnectionCounters,
     /// Numbers of calls.
     next_call: AtomicU64,
+    /// Bytes of large messages that replies have room for.
+    large: AtomicUsize,
     /// The log, by kind of line.
     pub(super) cuts: Gate,
     pub(super) stalls: Gate,
@@ -27,6 +29,7 @@ impl Shared {
             limits,
             counters,
             next_call: AtomicU64::new(0),
+            large: AtomicUsize::new(0),
             cuts: Gate::default(),
             stalls: Gate::default(),
             refusals: Gate::default(),
@@ -41,6 +44,21 @@ impl Shared {
 
     pub(super) fn next_call(&self) -> u64 {
         self.next_call.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes room for a large message, if there is any left.
+    pub(super) fn take_large(&self, bytes: usize) -> bool {
+        let more = |taken: usize| {
+            let taken = taken.checked_add(bytes)?;
+            (taken <= self.limits.large_bytes).then_some(taken)
+        };
+        let order = Ordering::Relaxed;
+        self.large.fetch_update(order, order, more).is_ok()
+    }
+
+    /// Gives room for large messages back.
+    pub(super) fn give_large(&self, bytes: usize) {
+        self.large.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// A place for a connection.
