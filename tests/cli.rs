@@ -114,6 +114,24 @@ fn info_knows_what_the_references_know() {
 }
 
 #[test]
+fn info_without_a_session_tells_what_workers_are_confined_to() {
+    let shown = run(program().arg("info"));
+    assert_eq!(shown.status, 0, "{}", shown.stderr);
+    let text = shown.text();
+    for part in [
+        "mef3-server ",
+        "workers, files: ",
+        "workers, system calls: ",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    let told = run(program().args(["info", "--json"])).json();
+    assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
+    let confined = ["files", "system_calls"].map(|part| told["workers"][part] == "confined");
+    assert_eq!(told["workers"]["whole"], confined == [true, true], "{told}");
+}
+
+#[test]
 fn info_json_lists_the_gaps() {
     let report = info(&session("gaps_short_long_mef3io"), &["--json"]).json();
     assert_eq!(report["session"], "gaps_short_long_mef3io");
@@ -322,7 +340,8 @@ fn misuse_is_exit_status_2() {
     for arguments in [
         &[][..],
         &["frobnicate"],
-        &["info"],
+        &["info", "--deep"],
+        &["info", "--records"],
         &["info", path, "--depth"],
         &["read", path],
         &["read", path, "-c", "default", "--format", "f16"],

@@ -164,8 +164,8 @@ impl Coordinator {
     }
 
     /// Gives out work while there is room: opens, then requests, then
-    /// predictions. One place a reader is kept free of predictions, and those that
-    /// are under way make room for a request.
+    /// predictions. One place a reader is kept free of predictions, and where a
+    /// request would wait for one that is under way, that makes room.
     fn dispatch(&mut self) {
         let mut requested = false;
         while self.running.len() < self.capacity.jobs {
@@ -188,7 +188,9 @@ impl Coordinator {
                 break;
             }
         }
-        if requested || !self.opens.is_empty() || self.flights.queued(Class::Request) > 0 {
+        // With no more jobs than readers, each has one of its own.
+        let shared = requested && self.running.len() > self.capacity.readers;
+        if shared || !self.opens.is_empty() || self.flights.queued(Class::Request) > 0 {
             self.cancel_jobs(|running, unanswered, flights| {
                 running.predicted && !unanswered.iter().any(|key| flights.is_requested(key))
             });

@@ -83,7 +83,8 @@ impl<T: SampleValue> WindowStream<T> {
     ///
     /// # Cancellation
     /// Dropping the future loses nothing; dropping the stream cancels the work
-    /// that nobody else wants.
+    /// that nobody else wants. Until the call is made again or the stream is
+    /// dropped, it may hold a share of `limits.in_flight_mb` that others wait for.
     ///
     /// # Errors
     /// The first thing that went wrong: a damaged block, a changed file, a limit.
