@@ -160,8 +160,6 @@ async fn a_cold_window_is_decoded_once_for_ten_clients() {
 async fn engine_at_a_standstill(session: &KnownSession) -> (Engine, u32) {
     let mut config = without_prefetch();
     config.workers.min = 1;
-    // A read asks for everything at once.
-    config.limits.read_ahead_mb = 1024;
     let engine = start(config);
     opened(&engine, session).await;
     let worker = statistics(&engine).await.supervisor.workers[0].pid.unwrap();
@@ -169,7 +167,7 @@ async fn engine_at_a_standstill(session: &KnownSession) -> (Engine, u32) {
     (engine, worker)
 }
 
-/// Waits until all pages are in flight.
+/// Waits until all pages are in flight: of a reply of two messages at most.
 async fn all_asked(engine: &Engine, pages: u64) {
     let deadline = Instant::now() + LIMIT;
     while statistics(engine).await.coordinator.in_flight < pages {
@@ -187,7 +185,7 @@ async fn assert_cancelled(engine: &Engine, worker: u32, pages: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_is_dropped_takes_its_queued_work_with_it() {
-    let session = KnownSession::write(64, 512, 60);
+    let session = KnownSession::write(64, 512, 16);
     let span = session.all();
     let pages = pages_of(&session, &span).await;
     let (engine, worker) = engine_at_a_standstill(&session).await;
@@ -206,7 +204,7 @@ async fn a_read_that_is_dropped_takes_its_queued_work_with_it() {
 /// The same over the wire: the client cancels the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_cancelled_takes_its_queued_work_with_it() {
-    let session = KnownSession::write(64, 512, 60);
+    let session = KnownSession::write(64, 512, 16);
     let span = session.all();
     let pages = pages_of(&session, &span).await;
     let (engine, worker) = engine_at_a_standstill(&session).await;
