@@ -253,3 +253,24 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
 fn name(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
 }
+
+#[test]
+fn a_session_that_cannot_be_finished_is_not_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("night.mefd");
+    let mut failed = 0;
+    // Too few descriptors for the files of a segment, and enough to remove them.
+    for descriptors in 6..9 {
+        let limited = format!(
+            "ulimit -n {descriptors} && exec {} generate {} --channels 4 --rate 256 --seconds 10",
+            env!("CARGO_BIN_EXE_mef3-server"),
+            path.display()
+        );
+        let ended = Command::new("sh").args(["-c", &limited]).output().unwrap();
+        if ended.status.code() == Some(1) {
+            failed += 1;
+            assert!(!path.exists(), "{descriptors} descriptors: {ended:?}");
+        }
+    }
+    assert!(failed > 0, "a session was written with six descriptors");
+}

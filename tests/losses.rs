@@ -13,9 +13,9 @@ use common::corpus;
 use common::patch::{repair, units};
 use mef3_server::config::OnDamage;
 use mef3_server::mef::{
-    ChannelOptions, ChannelReader, Grid, Malformation, MefError, NewRecord, OpenOptions, ReadError,
-    RecordBody, RecordError, RecordPage, RecordQuery, RecordType, Rule, SessionOptions,
-    SessionWriter, open_session,
+    ChannelOptions, ChannelReader, Finding, Grid, Malformation, MefError, NewRecord, OpenOptions,
+    ReadError, RecordBody, RecordError, RecordPage, RecordQuery, RecordType, Rule, SessionOptions,
+    SessionWriter, check_session, open_session,
 };
 use mef3_server::{Engine, Masked, ReadRequest};
 use tempfile::TempDir;
@@ -133,6 +133,25 @@ fn blocks_that_changed_places_hide_no_block() {
     for rule in [Rule::Mef3io, Rule::Pymef] {
         assert_eq!(read(&session, rule).unwrap(), whole, "{rule:?}");
     }
+}
+
+#[test]
+fn a_channel_of_nothing_is_a_finding() {
+    let (_folder, session) = session();
+    let findings = || {
+        let mut found = Vec::new();
+        let mut note = |finding: Finding| found.push((finding.file, finding.problem.to_string()));
+        check_session(&session, &OpenOptions::default(), false, &mut note).unwrap();
+        found
+    };
+    assert_eq!(findings(), []);
+    let empty = session.join("lost.timd");
+    fs::create_dir(&empty).unwrap();
+    let expected = [(empty.clone(), "channel without a segment".to_owned())];
+    assert_eq!(findings(), expected);
+    // What a writer has not finished is none, either.
+    fs::create_dir(empty.join("lost-000000.segd.partial")).unwrap();
+    assert_eq!(findings(), expected);
 }
 
 #[test]

@@ -184,13 +184,16 @@ fn write(arguments: &Arguments, plan: &Plan, passwords: Option<Passwords>) -> Re
             Generator::new(writer, signal, start)
         })
         .collect();
-    if arguments.live {
+    let written = if arguments.live {
         write_live(arguments, plan, generators, start)
     } else {
         write_at_once(arguments, plan, generators)
+    };
+    let written = written.and_then(|()| write_records(arguments, &mut session, start));
+    if written.is_err() && !arguments.append && !arguments.live {
+        remove(arguments);
     }
-    .and_then(|()| write_records(arguments, &mut session, start))
-    .map_err(failure(arguments))
+    written.map_err(failure(arguments))
 }
 
 fn new(
@@ -224,7 +227,16 @@ fn new(
             })
         })
         .collect();
+    if writers.is_err() {
+        remove(arguments);
+    }
     Ok((session, writers?))
+}
+
+/// Removes what was made of a session: half of one would pass for a whole one.
+fn remove(arguments: &Arguments) {
+    // Where that cannot be done, either, the first failure is the one to tell.
+    let _ = std::fs::remove_dir_all(&arguments.session);
 }
 
 /// The session and its channels, and when they go on, absolute uUTC.

@@ -92,6 +92,9 @@ pub enum Problem {
         /// As found.
         found: i64,
     },
+    /// A channel of which nothing is there.
+    #[error("channel without a segment")]
+    NoSegment,
     /// The units conversion factor is no finite number.
     #[error("units conversion factor {0} is not usable")]
     ConversionFactor(f64),
@@ -225,6 +228,9 @@ impl Check<'_> {
     /// Checks all files of the format in a folder and in those below it that are
     /// parts of a session.
     fn folder(&mut self, folder: &Path) -> Result<(), MefError> {
+        let depth = folder.components().count();
+        // Videos of some writers are outside of their channel.
+        let mut is_empty = folder.extension().is_some_and(|kind| kind == "timd");
         for Item { name, is_folder } in self.store.list(folder)? {
             let path = folder.join(&name);
             let extension = path.extension().and_then(|extension| extension.to_str());
@@ -232,11 +238,13 @@ impl Check<'_> {
                 continue;
             };
             // A segment holds no folders: a link back cannot make this endless.
-            let descend = match folder.components().count() {
+            let descend = match depth {
                 0 => ["timd", "vidd"].contains(&extension),
                 1 => extension == "segd",
                 _ => false,
             };
+            // A channel may have been annotated before there were data.
+            is_empty &= !descend && !FILE_TYPES.contains(&extension);
             if is_folder && descend {
                 self.folder(&path)?;
             } else if !is_folder && FILE_TYPES.contains(&extension) {
@@ -245,6 +253,13 @@ impl Check<'_> {
                     self.unreadable(&error);
                 }
             }
+        }
+        if is_empty {
+            (self.found)(Finding {
+                file: self.recording.path.join(folder),
+                offset: None,
+                problem: Problem::NoSegment,
+            });
         }
         Ok(())
     }
