@@ -13,15 +13,10 @@ use std::time::{Duration, Instant};
 use common::chaos::{Load, Shape, by_form, end_cleanly};
 use common::process::client::Client;
 use common::process::session::KnownSession;
-use common::process::{LIMIT, Launch, Server, children, resident, signal, until};
+use common::process::{LIMIT, Launch, Server, children, descriptors, resident, signal, until};
 use rustix::process::Signal;
 
 const MIB: u64 = 1 << 20;
-
-/// Open descriptors of a process.
-fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
 
 /// The largest memory of the server until told to stop.
 async fn watch_memory(pid: u32, over: Arc<AtomicBool>) -> u64 {

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 
 use super::common::process::client::{Client, soon};
 use super::common::process::session::KnownSession;
-use super::common::process::{LIMIT, Launch, Server, resident, until};
-use super::load::{FastReaders, cpu_time, descriptors, p99};
+use super::common::process::{LIMIT, Launch, Server, descriptors, resident, until};
+use super::load::{FastReaders, cpu_time, p99};
 use super::peers::{Greeting, half_open, slow_client};
 use super::{cuts, end_cleanly, is_long, launch, session};
 

@@ -23,11 +23,6 @@ pub async fn connect_narrowly(address: SocketAddr, session: &KnownSession, windo
     client
 }
 
-/// Open descriptors of a process.
-pub fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
-
 /// Time that all threads of a process have spent on a core.
 pub fn cpu_time(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
