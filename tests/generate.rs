@@ -247,7 +247,11 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
         assert!(!session.path.exists());
     }
     let nowhere = complaint(&mut session.command("--append --seconds 1"), 1);
-    assert!(nowhere.contains(&name(&session.path)), "{nowhere}");
+    assert_eq!(
+        nowhere.matches(&name(&session.path)).count(),
+        1,
+        "{nowhere}"
+    );
 }
 
 fn name(path: &Path) -> String {
@@ -256,13 +260,14 @@ fn name(path: &Path) -> String {
 
 #[test]
 fn a_session_that_cannot_be_finished_is_not_left_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("night.mefd");
     let mut failed = 0;
-    // Too few descriptors for the files of a segment, and enough to remove them.
+    // Too few descriptors for the files of segments that are written at a time, and
+    // enough to remove them.
     for descriptors in 6..9 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("night.mefd");
         let limited = format!(
-            "ulimit -n {descriptors} && exec {} generate {} --channels 4 --rate 256 --seconds 10",
+            "ulimit -n {descriptors} && exec {} generate {} --channels 4 --rate 256 --seconds 600",
             env!("CARGO_BIN_EXE_mef3-server"),
             path.display()
         );

@@ -135,6 +135,30 @@ async fn a_client_that_stops_reading_is_cut_at_the_end_of_the_grace() {
     assert!(reading.finish().await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_grace() {
+    let session = KnownSession::write(32, 1000, 120);
+    let server = Launch::new()
+        .env("MEF3_SERVER_SERVER_SHUTDOWN_GRACE_S", "60")
+        .start();
+    let mut client = Client::with_open(server.address, &session).await;
+    let mut reading = client.start(&session, &session.all()).await;
+    assert!(reading.take().await.unwrap());
+    server.signal(Signal::INT);
+    server.logged("ending");
+    assert_ends(server, Signal::INT, CUT);
+    assert!(reading.finish().await.is_err());
+}
+
+#[test]
+fn a_host_root_that_is_not_there_is_said() {
+    let root = tempfile::tempdir().unwrap().path().join("gone");
+    let server = Launch::new().arg("--host-root").arg(&root).start();
+    let told = server.records_of("no such folder: clients will find nothing");
+    assert_eq!(told.len(), 1, "{:#?}", server.records());
+    assert_eq!(told[0]["host_root"], root.to_str().unwrap());
+}
+
 #[test]
 fn a_connection_that_says_nothing_is_cut_at_the_end_of_the_grace() {
     let server = Launch::new()
@@ -219,6 +243,12 @@ fn a_bad_variable_is_named() {
         let ended = Launch::command(["serve"]).env(name, value).run();
         assert_refused(&ended, &[name]);
     }
+}
+
+#[test]
+fn a_bad_flag_is_named() {
+    let ended = Launch::command(["serve", "--workers", "5000"]).run();
+    assert_refused(&ended, &["--workers: ", "workers.min", "5000"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a command can end in. The texts are what the user sees.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mef3_server::StartError;
@@ -98,7 +98,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Tour(#[from] TourError),
     /// A session cannot be written.
-    #[error("{}: {source}", session.display())]
+    #[error("{}", located(session, source))]
     Write {
         session: PathBuf,
         source: WriteError,
@@ -143,6 +143,16 @@ impl Failure {
             _ => false,
         }
     }
+}
+
+/// An error with the session that it concerns, which many name themselves, or a file
+/// in it.
+fn located(session: &Path, error: &WriteError) -> String {
+    let (session, error) = (session.display().to_string(), error.to_string());
+    if error.starts_with(&session) {
+        return error;
+    }
+    format!("{session}: {error}")
 }
 
 /// Names in a sentence.

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 use mef3_server::Engine;
-use mef3_server::config::{Config, Loaded, LogFormat, LogLevel, process_environment};
+use mef3_server::config::{
+    Config, ConfigError, Loaded, LogFormat, LogLevel, Origin, process_environment,
+};
 use mef3_server::grpc::{self, ConnectionCounters, ConnectionLimits, ServiceOptions};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::descriptors;
 use super::failure::Failure;
@@ -25,7 +28,8 @@ const CUT_LIMIT: Duration = Duration::from_millis(200);
 ///
 /// Flags go over environment variables, these over the configuration file, and
 /// that over the defaults. SIGTERM and SIGINT end the server: it takes nothing
-/// new, lets running replies finish within a few seconds, and exits with 0.
+/// new, lets running replies finish within a few seconds, and exits with 0. A
+/// second signal cuts these short.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -83,8 +87,23 @@ impl Arguments {
         if let Some(level) = self.log_level {
             config.log.level = level;
         }
-        config.validate()?;
+        config.validate().map_err(|error| self.at_flag(error))?;
         Ok(loaded)
+    }
+
+    /// The error with the flag that it comes from, if it comes from one.
+    fn at_flag(&self, mut error: ConfigError) -> ConfigError {
+        if let ConfigError::BadValue { key, origin, .. } = &mut error {
+            match key.as_str() {
+                "workers.min" if self.workers.is_some() => *origin = Origin::Flag("--workers"),
+                "cache.size_mb" if self.cache_mb.is_some() => *origin = Origin::Flag("--cache-mb"),
+                "paths.host_root" if self.host_root.is_some() => {
+                    *origin = Origin::Flag("--host-root");
+                }
+                _ => {}
+            }
+        }
+        error
     }
 }
 
@@ -111,14 +130,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         limits: ConnectionLimits::from(&config),
         counters: ConnectionCounters::default(),
     };
+    if let Some(root) = options.host_root.as_deref().filter(|root| !root.is_dir()) {
+        tracing::warn!(host_root = %root.display(), "no such folder: clients will find nothing");
+    }
     let counters = options.counters.clone();
     // Before the workers: what they leave behind when half started is removed
     // by an end in order only.
-    let stop = stop_signal(&runtime).map_err(Failure::Start)?;
+    let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
     let engine = Engine::builder().config(config).start()?;
     let served = runtime.block_on(async {
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
-        let served = grpc::serve(engine.clone(), listener, options, stop).await;
+        let (stop, stopped) = oneshot::channel();
+        let serving = grpc::serve(engine.clone(), listener, options, async {
+            // The other end lives as long as this is waited for.
+            let _: Result<(), _> = stopped.await;
+        });
+        let served = tokio::select! {
+            served = serving => served,
+            () = async {
+                signals.next().await;
+                // Nobody listens where serving has just ended by itself.
+                let _ = stop.send(());
+                signals.next().await;
+            } => {
+                tracing::warn!("a second signal: the grace ends here");
+                Ok(())
+            }
+        };
         log_figures(&engine, &counters).await;
         engine.shutdown().await;
         served
@@ -150,16 +188,27 @@ async fn log_figures(engine: &Engine, counters: &ConnectionCounters) {
     }
 }
 
-/// Is ready when SIGTERM or SIGINT comes, from this call on.
-pub(super) fn stop_signal(runtime: &Runtime) -> std::io::Result<impl Future<Output = ()> + use<>> {
-    let _entered = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+/// The signals that end a server, from the making of this on.
+pub(super) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    pub(super) fn new(runtime: &Runtime) -> std::io::Result<Self> {
+        let _entered = runtime.enter();
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Is ready when SIGTERM or SIGINT comes.
+    pub(super) async fn next(&mut self) {
         let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = name, "ending");
-    })
+    }
 }

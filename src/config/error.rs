@@ -57,6 +57,8 @@ pub enum Origin {
     File(PathBuf),
     /// An environment variable.
     Variable(String),
+    /// A flag of the command line.
+    Flag(&'static str),
     /// The settings as a whole, after all layers.
     Settings,
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Origin {
         match self {
             Self::File(path) => path.display().fmt(formatter),
             Self::Variable(name) => write!(formatter, "variable {name}"),
+            Self::Flag(name) => formatter.write_str(name),
             Self::Settings => formatter.write_str("settings"),
         }
     }

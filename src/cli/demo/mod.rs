@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use self::recording::DemoRecording;
 pub(super) use self::tour::TourError;
 use super::failure::Failure;
-use super::serve::stop_signal;
+use super::serve::StopSignals;
 
 /// Makes a small recording in a temporary folder, serves it, reads it back
 /// through gRPC, kills a worker on the way, and then goes on serving.
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::Start)?;
     let runtime = Runtime::new().map_err(Failure::Start)?;
     // From here on a signal ends the demo in order, and its files with it.
-    let signal = stop_signal(&runtime).map_err(Failure::Start)?;
+    let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
     let recording = DemoRecording::make()?;
     let config = Config::default();
     let options = ServiceOptions {
@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         };
         let outcome: Result<(), Failure> = tokio::select! {
             outcome = tour => outcome.map_err(Failure::Tour),
-            () = signal => Ok(()),
+            () = signals.next() => Ok(()),
         };
         let _ = stop.send(());
         let served = serving.await;
