@@ -93,6 +93,13 @@ pub enum Error {
         /// The page or the session.
         what: String,
     },
+    /// The file system of the page's file has ended readers by not answering, and the
+    /// one that tries it now has no answer. That may pass.
+    #[error("{place}: the storage does not answer: try again in a minute")]
+    StuckStorage {
+        /// The page.
+        place: PagePlace,
+    },
     /// The samples of one request are more than any may have.
     #[error(
         "the request has {} MiB of samples, and one may have {} (limits.request_mb)",

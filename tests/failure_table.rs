@@ -133,7 +133,7 @@ async fn the_same_page_kills_two_workers() {
         .start();
     server.workers_up(1);
     let mut client = Client::with_open(server.address, &session).await;
-    spoil(&session.path, "do abort\nchannel ch 000");
+    spoil(&session.path, "do abort\nchannel ch 000\nblocks 0..1");
     let guilty = session.span(0..1, 0, 40);
     let error = client.read(&session, &guilty).await.unwrap_err();
     for part in [

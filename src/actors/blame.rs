@@ -1,7 +1,6 @@
 //! What is held against pages and sessions: readers that died or panicked over
 //! them.
 
-use std::borrow::Borrow;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -15,6 +14,9 @@ const ENTRIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// How long what was given up is answered with its error. After that it is tried
 /// again.
 const TERM: Duration = Duration::from_secs(60);
+/// The same for what has grown since, or may be another by now: that must be read soon,
+/// and yet not end readers all the time.
+const CHANGED_TERM: Duration = Duration::from_secs(5);
 /// How long the server itself reads nothing of a file that readers have died over.
 const DEADLY_TERM: Duration = Duration::from_secs(600);
 /// Readers that may die of a page or a session before it is given up.
@@ -96,75 +98,116 @@ impl DeadlyFiles {
     }
 }
 
-#[derive(Default)]
-struct Entry {
+/// Tells the states of something apart that has one name.
+pub(super) trait Version: Copy + PartialEq {
+    /// Whether it is what it was earlier, with more of it.
+    fn grew_from(&self, earlier: &Self) -> bool;
+}
+
+/// Nobody knows the state of a session before it is opened.
+impl Version for () {
+    fn grew_from(&self, (): &Self) -> bool {
+        false
+    }
+}
+
+struct Entry<V> {
+    version: V,
     suspicion: Suspicion,
     given_up: Option<(Instant, Error)>,
 }
 
-/// A bounded memory of suspicions. It outlives the requests and openings that
-/// gave rise to them, so that nobody who asks again starts from nothing.
-pub(super) struct Blame<K: Hash + Eq> {
-    entries: LruCache<K, Entry>,
+/// A bounded memory of suspicions against what has a name `K`. It outlives the requests
+/// and openings that gave rise to them, so that nobody who asks again starts from
+/// nothing. Of a version that has not grown from the one that it knows, it knows nothing.
+pub(super) struct Blame<K: Hash + Eq, V> {
+    entries: LruCache<K, Entry<V>>,
+    term: Duration,
 }
 
-impl<K: Hash + Eq> Default for Blame<K> {
-    fn default() -> Self {
+impl<K: Hash + Eq> Blame<K, ()> {
+    /// For what may change without anybody's knowing.
+    pub(super) fn of_unversioned() -> Self {
         Self {
             entries: LruCache::new(ENTRIES),
+            term: CHANGED_TERM,
         }
     }
 }
 
-impl<K: Hash + Eq> Blame<K> {
+impl<K: Hash + Eq, V> Default for Blame<K, V> {
+    fn default() -> Self {
+        Self {
+            entries: LruCache::new(ENTRIES),
+            term: TERM,
+        }
+    }
+}
+
+impl<K: Hash + Eq, V: Version> Blame<K, V> {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// What is held against `key`.
-    pub(super) fn suspicion<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Suspicion
-    where
-        K: Borrow<Q>,
-    {
-        let entry = self.entries.peek(key);
+    pub(super) fn suspicion(&self, key: &K, version: &V) -> Suspicion {
+        let entry = self.known(key, version);
         entry.map_or_else(Suspicion::default, |entry| entry.suspicion)
     }
 
     /// Remembers what is held against `key`.
-    pub(super) fn suspect(&mut self, key: K, suspicion: Suspicion) {
-        let entry = self.entries.get_or_insert_mut(key, Entry::default);
-        entry.suspicion = suspicion;
+    pub(super) fn suspect(&mut self, key: K, version: V, suspicion: Suspicion) {
+        self.entry(key, version).suspicion = suspicion;
     }
 
     /// Remembers that `key` was given up.
-    pub(super) fn give_up(&mut self, key: K, error: Error) {
-        let entry = self.entries.get_or_insert_mut(key, Entry::default);
+    pub(super) fn give_up(&mut self, key: K, version: V, error: Error) {
+        let entry = self.entry(key, version);
         entry.suspicion.alone = true;
         entry.given_up = Some((Instant::now(), error));
     }
 
+    fn entry(&mut self, key: K, version: V) -> &mut Entry<V> {
+        let fresh = || Entry {
+            version,
+            suspicion: Suspicion::default(),
+            given_up: None,
+        };
+        let entry = self.entries.get_or_insert_mut(key, fresh);
+        if version.grew_from(&entry.version) {
+            entry.version = version;
+            entry.given_up = None;
+        } else if version != entry.version {
+            *entry = fresh();
+        }
+        entry
+    }
+
+    /// What is known of this version, or of the one that it has grown from.
+    fn known(&self, key: &K, version: &V) -> Option<&Entry<V>> {
+        let entry = self.entries.peek(key)?;
+        let same = *version == entry.version || version.grew_from(&entry.version);
+        same.then_some(entry)
+    }
+
     /// Forgets what was held against `key`: a reader has survived it.
-    pub(super) fn clear<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
-    where
-        K: Borrow<Q>,
-    {
+    pub(super) fn clear(&mut self, key: &K) {
         self.entries.pop(key);
     }
 
     /// The error of what is not to be tried again yet.
-    pub(super) fn refusal<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&Error>
-    where
-        K: Borrow<Q>,
-    {
-        self.refusal_at(key, Instant::now())
+    pub(super) fn refusal(&self, key: &K, version: &V) -> Option<&Error> {
+        self.refusal_at(key, version, Instant::now())
     }
 
-    fn refusal_at<Q: Hash + Eq + ?Sized>(&self, key: &Q, now: Instant) -> Option<&Error>
-    where
-        K: Borrow<Q>,
-    {
-        let (since, error) = self.entries.peek(key)?.given_up.as_ref()?;
-        (now.saturating_duration_since(*since) < TERM).then_some(error)
+    fn refusal_at(&self, key: &K, version: &V, now: Instant) -> Option<&Error> {
+        let entry = self.known(key, version)?;
+        let (since, error) = entry.given_up.as_ref()?;
+        let term = match entry.version == *version {
+            true => self.term,
+            false => CHANGED_TERM,
+        };
+        (now.saturating_duration_since(*since) < term).then_some(error)
     }
 }
 
@@ -172,21 +215,57 @@ impl<K: Hash + Eq> Blame<K> {
 mod tests {
     use super::*;
 
+    /// A file of some size; another one is a hundred times as large.
+    impl Version for u32 {
+        fn grew_from(&self, earlier: &Self) -> bool {
+            self > earlier && *self < 100 * earlier
+        }
+    }
+
     #[test]
     fn what_was_given_up_is_refused_for_its_term_and_suspect_after_it() {
         let mut blame = Blame::default();
-        blame.suspect(7, Suspicion::default());
-        assert_eq!(blame.refusal(&7), None);
-        blame.give_up(7, Error::Stopped);
+        blame.suspect(7, 1, Suspicion::default());
+        assert_eq!(blame.refusal(&7, &1), None);
+        blame.give_up(7, 1, Error::Stopped);
         let now = Instant::now();
-        assert_eq!(blame.refusal(&7), Some(&Error::Stopped));
-        assert_eq!(blame.refusal(&8), None);
-        assert_eq!(blame.refusal_at(&7, now + TERM), None);
-        assert!(blame.suspicion(&7).alone);
-        assert_eq!(blame.suspicion(&8), Suspicion::default());
+        assert_eq!(blame.refusal(&7, &1), Some(&Error::Stopped));
+        assert_eq!(blame.refusal(&8, &1), None);
+        assert_eq!(blame.refusal_at(&7, &1, now + TERM), None);
+        assert!(blame.suspicion(&7, &1).alone);
+        assert_eq!(blame.suspicion(&8, &1), Suspicion::default());
         blame.clear(&7);
         assert!(blame.is_empty());
-        assert_eq!(blame.refusal(&7), None);
+        assert_eq!(blame.refusal(&7, &1), None);
+    }
+
+    #[test]
+    fn what_has_grown_is_tried_again_soon_and_another_at_once() {
+        let mut pages = Blame::default();
+        pages.give_up(7, 1, Error::Stopped);
+        let soon = Instant::now() + CHANGED_TERM;
+        assert!(pages.refusal_at(&7, &1, soon).is_some());
+        assert!(pages.refusal(&7, &2).is_some());
+        assert!(pages.refusal_at(&7, &2, soon).is_none());
+        assert!(pages.suspicion(&7, &2).alone);
+        // That it was given up before says nothing of what it is now.
+        let suspicion = pages.suspicion(&7, &2);
+        pages.suspect(7, 2, suspicion);
+        assert!(pages.refusal(&7, &2).is_none());
+        pages.give_up(7, 2, Error::Stopped);
+        assert!(pages.refusal(&7, &200).is_none());
+        assert_eq!(pages.suspicion(&7, &200), Suspicion::default());
+        pages.suspect(7, 200, Suspicion::default());
+        assert!(!pages.suspicion(&7, &200).alone);
+    }
+
+    #[test]
+    fn sessions_are_tried_again_soon() {
+        let mut sessions = Blame::of_unversioned();
+        sessions.give_up(7, (), Error::Stopped);
+        assert!(sessions.refusal(&7, &()).is_some());
+        let soon = Instant::now() + CHANGED_TERM;
+        assert!(sessions.refusal_at(&7, &(), soon).is_none());
     }
 
     #[test]
@@ -229,10 +308,10 @@ mod tests {
     fn the_oldest_is_forgotten_when_there_are_too_many() {
         let mut blame = Blame::default();
         for key in 0..=ENTRIES.get() {
-            blame.give_up(key, Error::Stopped);
+            blame.give_up(key, (), Error::Stopped);
         }
-        assert!(blame.refusal(&0).is_none());
-        assert!(blame.refusal(&1).is_some());
-        assert!(blame.refusal(&ENTRIES.get()).is_some());
+        assert!(blame.refusal(&0, &()).is_none());
+        assert!(blame.refusal(&1, &()).is_some());
+        assert!(blame.refusal(&ENTRIES.get(), &()).is_some());
     }
 }

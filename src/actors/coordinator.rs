@@ -16,7 +16,7 @@ use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
-use self::opens::{Asked, PendingOpen};
+use self::opens::{Asked, PendingOpen, Task};
 pub(crate) use self::opens::{OpenSession, ReadRecords, RefreshSession};
 use super::blame::Blame;
 use super::cache::{Cache, LookUp, Store};
@@ -40,6 +40,10 @@ const MAX_JOB_SAMPLES: u64 = 256 * 1024;
 /// Pages of a job that only predictions want: it must be over soon when a
 /// request comes.
 const MAX_PREDICTED_PAGES: usize = 16;
+
+/// Blocks of a job that is told in a moment. What is longer does not fit into the
+/// channel to a worker, so that handing it over waits for the worker to take it.
+const MANY_BLOCKS: usize = 4096;
 
 /// Wait before a job that nobody could take is offered again.
 const RETURN_PAUSE: Duration = Duration::from_millis(2);
@@ -78,16 +82,40 @@ struct Running {
     job: Arc<Job>,
     kind: Kind,
     predicted: bool,
+    suspect: bool,
+}
+
+/// A job that is to be given to a reader.
+struct Run {
+    work: Work,
+    kind: Kind,
+    /// Only a prediction wants it.
+    predicted: bool,
+    /// A reader has died over it.
+    suspect: bool,
+    lane: Option<usize>,
+    /// Nothing is to wait behind it.
+    apart: bool,
 }
 
 enum Kind {
     /// Empty once it is answered: the job's end is still to come.
-    Open(Option<PendingOpen>),
+    Open(Task, Option<PendingOpen>),
     Decode {
         keys: Vec<PageKey>,
         /// Pages that are answered; the reader works in order.
         answered: usize,
     },
+}
+
+impl Kind {
+    /// What is done with a session, if it is not to read pages.
+    fn task(&self) -> Option<Task> {
+        match self {
+            Self::Open(task, _) => Some(*task),
+            Self::Decode { .. } => None,
+        }
+    }
 }
 
 /// The coordinator actor.
@@ -100,8 +128,10 @@ pub(crate) struct Coordinator {
     /// How long pages may wait before more workers are asked for.
     grow_delay: Duration,
     opens: VecDeque<PendingOpen>,
-    /// What is held against sessions whose opening ended its reader.
-    blame: Blame<PathBuf>,
+    /// Looks at sessions, and searches for records.
+    looks: VecDeque<PendingOpen>,
+    /// What is held against sessions and what was done with them when a reader ended.
+    blame: Blame<(PathBuf, Task), ()>,
     flights: Flights,
     running: HashMap<JobId, Running>,
     next_job: JobId,
@@ -127,7 +157,8 @@ impl Coordinator {
             },
             grow_delay: settings.grow_delay,
             opens: VecDeque::new(),
-            blame: Blame::default(),
+            looks: VecDeque::new(),
+            blame: Blame::of_unversioned(),
             flights: Flights::default(),
             running: HashMap::new(),
             next_job: 1,
@@ -169,7 +200,7 @@ impl Coordinator {
     fn dispatch(&mut self) {
         let mut requested = false;
         while self.running.len() < self.capacity.jobs {
-            if let Some(open) = self.opens.pop_front() {
+            if let Some(open) = self.next_open() {
                 self.run_open(open);
                 requested = true;
                 continue;
@@ -190,7 +221,9 @@ impl Coordinator {
         }
         // With no more jobs than readers, each has one of its own.
         let shared = requested && self.running.len() > self.capacity.readers;
-        if shared || !self.opens.is_empty() || self.flights.queued(Class::Request) > 0 {
+        let full = self.running.len() >= self.capacity.jobs;
+        let opens = !self.opens.is_empty() || !self.looks.is_empty();
+        if shared || full && opens || self.flights.queued(Class::Request) > 0 {
             self.cancel_jobs(|running, unanswered, flights| {
                 running.predicted && !unanswered.iter().any(|key| flights.is_requested(key))
             });
@@ -223,7 +256,11 @@ impl Coordinator {
         self.cancel_jobs(|_, unanswered, flights| {
             !unanswered.iter().any(|key| flights.is_wanted(key))
         });
-        let delay = self.flights.longest_wait();
+        self.flights.refuse_stuck();
+        let opens = self.opens.front().into_iter().chain(self.looks.front());
+        let delay = opens
+            .map(|open| open.queued_at.elapsed())
+            .fold(self.flights.longest_wait(), Duration::max);
         if delay >= self.grow_delay {
             // One for each look.
             self.supervisor.do_send(QueueDelay(delay));
@@ -232,12 +269,14 @@ impl Coordinator {
 
     /// Starts one job of a class; `false` where nothing is queued.
     fn run_pages(&mut self, class: Class, pages: usize) -> bool {
+        let suspects = self.running.values().filter(|job| job.suspect).count();
         let take = Take {
             class,
             pages,
             samples: MAX_JOB_SAMPLES,
             lanes: self.capacity.readers,
             who: self.capacity.who,
+            enough_suspects: suspects >= self.capacity.all_but_one(),
         };
         let Taken {
             keys,
@@ -247,24 +286,38 @@ impl Coordinator {
         if keys.is_empty() {
             return false;
         }
-        let work = Work::Decode(self.segment_work(&keys));
-        let kind = Kind::Decode { keys, answered: 0 };
-        self.run(work, kind, class == Class::Prediction, suspect, Some(lane));
+        let work = self.segment_work(&keys);
+        let pages = work.iter().flat_map(|segment| &segment.pages);
+        let blocks: usize = pages.map(|page| page.blocks.len()).sum();
+        self.run(Run {
+            work: Work::Decode(work),
+            kind: Kind::Decode { keys, answered: 0 },
+            predicted: class == Class::Prediction,
+            suspect,
+            lane: Some(lane),
+            apart: blocks > MANY_BLOCKS,
+        });
         true
     }
 
-    fn run(&mut self, work: Work, kind: Kind, predicted: bool, suspect: bool, lane: Option<usize>) {
+    fn run(&mut self, run: Run) {
         let id = self.next_job;
         self.next_job += 1;
-        let job = Arc::new(Job::new(id, work));
+        let job = Arc::new(Job::new(id, run.work));
         let running = Running {
             job: Arc::clone(&job),
-            kind,
-            predicted,
+            kind: run.kind,
+            predicted: run.predicted,
+            suspect: run.suspect,
         };
         self.running.insert(id, running);
         // Bounded by the capacity that the supervisor announced.
-        self.supervisor.do_send(RunJob { job, suspect, lane });
+        self.supervisor.do_send(RunJob {
+            job,
+            suspect: run.suspect,
+            lane: run.lane,
+            apart: run.apart,
+        });
     }
 
     /// The pages' blocks, neighbours of one segment together, in order.
@@ -346,8 +399,8 @@ impl Coordinator {
     /// Puts the rest of a job back.
     fn put_back(&mut self, running: Running, ending: Ending) {
         match running.kind {
-            Kind::Open(None) => {}
-            Kind::Open(Some(open)) => self.put_back_open(open, ending),
+            Kind::Open(_, None) => {}
+            Kind::Open(_, Some(open)) => self.put_back_open(open, ending),
             Kind::Decode { keys, answered } => {
                 let unanswered = keys.get(answered..).unwrap_or_default();
                 self.statistics.failed += self.flights.put_back(unanswered, &ending);
@@ -451,6 +504,14 @@ pub(crate) struct Capacity {
     pub(crate) who: Readers,
 }
 
+impl Capacity {
+    /// Readers that may be at what can keep them for long: one is left for the rest,
+    /// where there are more.
+    fn all_but_one(self) -> usize {
+        self.readers.saturating_sub(1).max(1)
+    }
+}
+
 /// Who reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Readers {
@@ -543,6 +604,10 @@ impl Handler<JobNews> for Coordinator {
             JobEvent::Lost => {
                 self.statistics.lost_jobs += 1;
                 Ending::Died
+            }
+            JobEvent::Stalled => {
+                self.statistics.lost_jobs += 1;
+                Ending::Stalled
             }
             JobEvent::Killed => {
                 self.statistics.lost_jobs += 1;

@@ -145,7 +145,7 @@ impl FileManager {
             let mut waiting = manager.opening.remove(&key).unwrap_or_default();
             waiting.retain(|reply| !reply.is_closed());
             let outcome = outcome.and_then(|recording| {
-                manager.check_metadata(&recording)?;
+                manager.check_metadata(&recording, None)?;
                 Ok(recording)
             });
             if let Ok(recording) = &outcome
@@ -164,9 +164,17 @@ impl FileManager {
         }));
     }
 
-    /// Refuses a recording whose indices would be more than there may be.
-    fn check_metadata(&self, recording: &PagedRecording) -> Result<(), Error> {
-        let bytes = self.metadata_bytes() + recording.memory();
+    /// Refuses a recording whose indices would be more than there may be, beside those
+    /// of the others, and in the place of `before`.
+    fn check_metadata(
+        &self,
+        recording: &PagedRecording,
+        before: Option<&PagedRecording>,
+    ) -> Result<(), Error> {
+        let others = self
+            .metadata_bytes()
+            .saturating_sub(before.map_or(0, PagedRecording::memory));
+        let bytes = others + recording.memory();
         if bytes <= self.settings.metadata_bytes {
             return Ok(());
         }
@@ -236,8 +244,15 @@ impl FileManager {
             let waiting = manager.refreshing.remove(&key).unwrap_or_default();
             // What was closed meanwhile stays closed, and what was opened anew is
             // newer than this.
-            let file = manager.files.get_mut(&key);
-            let file = file.filter(|file| file.recording.id == before.id);
+            let is_open = |file: &OpenFile| file.recording.id == before.id;
+            let state = match state {
+                Ok(now) if manager.files.get(&key).is_some_and(is_open) => {
+                    let fits = manager.check_metadata(&now, Some(&before));
+                    fits.map(|()| now)
+                }
+                state => state,
+            };
+            let file = manager.files.get_mut(&key).filter(|file| is_open(file));
             if let (Some(file), Ok(now)) = (file, &state) {
                 file.looked_at = begun;
                 file.look_took = begun.elapsed();

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub(crate) use self::take::{Take, Taken};
-use super::blame::{Blame, DeadlyFiles, Suspicion};
+use super::blame::{Blame, DeadlyFiles, Suspicion, Version};
 use super::coordinator::Fetched;
+use super::stuck::{Gate, StuckStorage};
 use crate::error::{Error, PagePlace};
 use crate::mef::FileIdentity;
 use crate::worker::page::{Page, PageKey, PagedRecording};
@@ -44,6 +45,8 @@ pub(crate) enum Ending {
     NotBegun,
     /// Its reader died over it.
     Died,
+    /// Its reader was killed, since it got no further.
+    Stalled,
     /// Its reader was killed from outside.
     Killed,
     /// Its reader caught a panic, with this message.
@@ -53,8 +56,15 @@ pub(crate) enum Ending {
 /// Names a page beyond the opening of its recording.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PageOnDisk {
-    data: FileIdentity,
+    /// What names the data file, whatever stands in it.
+    file: (u64, u64),
     first_block: u32,
+}
+
+impl Version for FileIdentity {
+    fn grew_from(&self, earlier: &Self) -> bool {
+        self.continues(earlier) && self.size() > earlier.size()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +121,9 @@ pub(crate) struct Flights {
     prediction_queue: VecDeque<PageKey>,
     /// Waiters of all flights together.
     waiters: usize,
-    blame: Blame<PageOnDisk>,
+    blame: Blame<PageOnDisk, FileIdentity>,
     deadly_files: DeadlyFiles,
+    stuck: StuckStorage,
     last_sweep: Option<Instant>,
 }
 
@@ -304,13 +315,13 @@ impl Flights {
     /// given up a short while ago.
     pub(crate) fn enqueue(&mut self, key: PageKey) -> Completed {
         if !self.blame.is_empty()
-            && let Some(page) = self.on_disk(&key)
+            && let Some((page, data)) = self.on_disk(&key)
         {
-            if let Some(error) = self.blame.refusal(&page) {
+            if let Some(error) = self.blame.refusal(&page, &data) {
                 let refused = Err(error.clone());
                 return self.complete(key, &refused);
             }
-            let suspicion = self.blame.suspicion(&page);
+            let suspicion = self.blame.suspicion(&page, &data);
             if let Some(flight) = self.flights.get_mut(&key) {
                 flight.suspicion = suspicion;
             }
@@ -353,6 +364,15 @@ impl Flights {
     pub(crate) fn put_back(&mut self, unanswered: &[PageKey], ending: &Ending) -> u64 {
         let mut given_up = 0;
         let single = unanswered.len() == 1;
+        if !self.stuck.is_empty() || *ending == Ending::Stalled {
+            let first = unanswered.first().and_then(|key| self.device(key));
+            match (first, ending) {
+                // The page that it was at is the first, or not far from it.
+                (Some(device), Ending::Stalled) => self.stuck.stalled(device, Instant::now()),
+                (Some(device), _) => self.stuck.ended(device),
+                (None, _) => {}
+            }
+        }
         for &key in unanswered.iter().rev() {
             let Some(flight) = self.flights.get_mut(&key) else {
                 continue;
@@ -360,8 +380,8 @@ impl Flights {
             let suspicion = &mut flight.suspicion;
             let hopeless = match ending {
                 Ending::NotBegun => false,
-                Ending::Died if single => suspicion.died_alone(),
-                Ending::Died => {
+                Ending::Died | Ending::Stalled if single => suspicion.died_alone(),
+                Ending::Died | Ending::Stalled => {
                     suspicion.died();
                     false
                 }
@@ -373,12 +393,12 @@ impl Flights {
             };
             let suspicion = *suspicion;
             if *ending != Ending::NotBegun
-                && let Some(page) = self.on_disk(&key)
+                && let Some((page, data)) = self.on_disk(&key)
             {
                 if suspicion.deadly {
-                    self.deadly_files.note(page.data.place());
+                    self.deadly_files.note(page.file);
                 }
-                self.blame.suspect(page, suspicion);
+                self.blame.suspect(page, data, suspicion);
             }
             if hopeless {
                 self.give_up(key, suspicion, ending);
@@ -407,23 +427,53 @@ impl Flights {
                 place,
                 message: message.clone(),
             },
-            Ending::Died | Ending::Killed | Ending::NotBegun => Error::PoisonedPage {
-                place,
-                deaths: suspicion.deaths,
-            },
+            Ending::Died | Ending::Stalled | Ending::Killed | Ending::NotBegun => {
+                Error::PoisonedPage {
+                    place,
+                    deaths: suspicion.deaths,
+                }
+            }
         };
-        if let Some(page) = self.on_disk(&key) {
-            self.blame.give_up(page, error.clone());
+        if let Some((page, data)) = self.on_disk(&key) {
+            self.blame.give_up(page, data, error.clone());
         }
         self.complete(key, &Err(error));
     }
 
-    fn on_disk(&self, key: &PageKey) -> Option<PageOnDisk> {
+    /// Answers what waits for storage that does not with an error: whoever waits
+    /// holds what others need.
+    pub(crate) fn refuse_stuck(&mut self) {
+        if self.stuck.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let shut = |key: &&PageKey| {
+            let device = self.device(key);
+            device.is_some_and(|device| self.stuck.gate(device, now) == Gate::Shut)
+        };
+        let refused: Vec<_> = self.request_queue.iter().filter(shut).copied().collect();
+        for key in refused {
+            if let Some(place) = self.place(&key) {
+                self.complete(key, &Err(Error::StuckStorage { place }));
+            }
+        }
+    }
+
+    /// The page, and its data file as the recording knows it.
+    fn on_disk(&self, key: &PageKey) -> Option<(PageOnDisk, FileIdentity)> {
         let (_, segment, _) = self.recording(key)?.run_of(key)?;
-        Some(PageOnDisk {
-            data: segment.identity.data,
+        let data = segment.identity.data;
+        let page = PageOnDisk {
+            file: data.place(),
             first_block: key.first_block,
-        })
+        };
+        Some((page, data))
+    }
+
+    /// The file system that the page's file is on.
+    fn device(&self, key: &PageKey) -> Option<u64> {
+        let (_, data) = self.on_disk(key)?;
+        Some(data.place().0)
     }
 
     fn place(&self, key: &PageKey) -> Option<PagePlace> {
@@ -445,9 +495,14 @@ impl Flights {
     ) -> Completed {
         let survived = |flight: &Flight| flight.suspicion != Suspicion::default();
         if self.flights.get(&key).is_some_and(survived)
-            && let Some(page) = self.on_disk(&key)
+            && let Some((page, _)) = self.on_disk(&key)
         {
             self.blame.clear(&page);
+        }
+        if !self.stuck.is_empty()
+            && let Some(device) = self.device(&key)
+        {
+            self.stuck.answered(device);
         }
         self.complete(key, outcome)
     }

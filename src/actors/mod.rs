@@ -15,5 +15,6 @@ pub(crate) mod prefetcher;
 mod session_state;
 pub(crate) mod settings;
 pub(crate) mod slot;
+mod stuck;
 pub(crate) mod supervisor;
 pub(crate) mod tree;

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) restart_budget: usize,
     pub(crate) restart_window: Duration,
     pub(crate) rest: Duration,
+    /// Abandoned workers that may be there before no other is started.
+    pub(crate) most_stuck: usize,
     /// Samples that a page aims at.
     pub(crate) page_samples: u32,
     /// Windows of a segment grid that are predicted ahead.
@@ -109,6 +111,7 @@ impl From<&Config> for Settings {
             restart_budget: workers.restart_budget,
             restart_window: workers.restart_window(),
             rest: workers.rest(),
+            most_stuck: workers.abandoned_limit,
             page_samples: u32::try_from(pages.target_samples).unwrap_or(u32::MAX),
             ahead_segments: prefetch.ahead_segments,
             ahead_windows: prefetch.ahead_windows,

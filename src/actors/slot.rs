@@ -77,8 +77,14 @@ pub(super) struct Slot {
     pub(super) last_progress: Instant,
     /// It has said nothing of its job for a while, and gets no other.
     pub(super) slow: bool,
+    /// Its job may take long to do or to hand over, and gets no other behind it.
+    pub(super) apart: bool,
+    /// It was killed because it said nothing of its job for too long.
+    pub(super) stalled: bool,
     /// Nothing was left to do for the worker, and it is sent home.
     pub(super) retired: bool,
+    /// When the worker reported for duty.
+    up_at: Option<Instant>,
     backoff: Duration,
     failed_starts: u32,
     recent_restarts: VecDeque<Instant>,
@@ -96,8 +102,11 @@ impl Slot {
             jobs: Vec::new(),
             taken_back: Vec::new(),
             slow: false,
+            apart: false,
+            stalled: false,
             last_progress: Instant::now(),
             retired: false,
+            up_at: None,
             backoff: settings.restart_backoff_min,
             failed_starts: 0,
             recent_restarts: VecDeque::new(),
@@ -115,9 +124,28 @@ impl Slot {
         self.since = Instant::now();
     }
 
+    /// The worker has nothing to do, as far as anybody knows.
+    pub(super) fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && self.taken_back.is_empty()
+    }
+
+    /// The worker has something to do, and has said nothing of it for so long.
+    pub(super) fn is_silent_for(&self, time: Duration) -> bool {
+        !self.is_idle() && self.last_progress.elapsed() > time
+    }
+
+    /// Gives the worker a job, of which `apart` says that nothing is to wait behind it.
+    pub(super) fn begin(&mut self, job: JobId, apart: bool) {
+        if self.is_idle() {
+            self.last_progress = Instant::now();
+        }
+        self.jobs.push(job);
+        self.apart = apart;
+    }
+
     /// Jobs that the worker can have beside those that it has.
     pub(super) fn room(&self) -> usize {
-        if self.state != WorkerState::Ready || self.slow {
+        if self.state != WorkerState::Ready || self.slow || self.apart {
             return 0;
         }
         JOBS_PER_WORKER.saturating_sub(self.jobs.len() + self.taken_back.len())
@@ -134,6 +162,7 @@ impl Slot {
         self.jobs.retain(|&id| id != job);
         let had_gone = self.taken_back.len();
         self.taken_back.retain(|&id| id != job);
+        self.apart &= !self.is_idle();
         self.taken_back.len() < had_gone
     }
 
@@ -151,18 +180,34 @@ impl Slot {
         self.worker = worker;
         self.failed_starts = 0;
         self.last_progress = Instant::now();
+        self.up_at = Some(self.last_progress);
         self.enter(WorkerState::Ready);
     }
 
-    /// The worker is gone, or was never there.
-    pub(super) fn down(&mut self, loss: Loss, settings: &Settings) {
+    /// The worker that was sent home is gone.
+    pub(super) fn off(&mut self) {
+        self.forget_worker();
+        self.enter(WorkerState::Off);
+    }
+
+    /// Forgets all that concerned the worker, except for its jobs.
+    fn forget_worker(&mut self) {
         self.worker = None;
         self.commands = None;
         self.taken_back.clear();
         self.slow = false;
+        self.apart = false;
+        self.stalled = false;
+        self.retired = false;
+    }
+
+    /// The worker is gone, or was never there.
+    pub(super) fn down(&mut self, loss: Loss, settings: &Settings) {
+        self.forget_worker();
+        let lived = self.up_at.take().map(|since| since.elapsed());
         match loss {
             Loss::FailedStart => self.failed_starts += 1,
-            Loss::Died if self.since.elapsed() <= STABLE => {}
+            Loss::Died if lived.is_none_or(|time| time <= STABLE) => {}
             // Pauses are for what would die again at once.
             Loss::Died | Loss::Killed => self.backoff = settings.restart_backoff_min,
         }

@@ -8,9 +8,10 @@
 mod scale;
 mod watch;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
@@ -41,6 +42,8 @@ pub struct SupervisorStatistics {
     pub stalled: u64,
     /// Workers that could not be killed.
     pub abandoned: u64,
+    /// Of these, workers that are still there.
+    pub stuck: usize,
     /// Workers that were started because requests waited.
     pub grown: u64,
     /// Workers that were ended because they had nothing to do.
@@ -58,6 +61,8 @@ pub(crate) struct WorkerSupervisor {
     settings: Settings,
     coordinator: Addr<Coordinator>,
     slots: Vec<Slot>,
+    /// Jobs for readers with nothing else to do, of which there is none now.
+    waiting: VecDeque<RunJob>,
     /// Started when they are first needed.
     threads: Vec<ReaderThread>,
     /// Whether the threads read because no worker can.
@@ -71,6 +76,8 @@ pub(crate) struct WorkerSupervisor {
     in_process_jobs: u64,
     stalled: u64,
     abandoned: u64,
+    /// Bridges of abandoned workers that have not reported.
+    stuck: usize,
     grown: u64,
     shrunk: u64,
 }
@@ -90,6 +97,7 @@ impl WorkerSupervisor {
             settings: settings.clone(),
             coordinator,
             slots: (0..workers).map(|_| Slot::new(settings)).collect(),
+            waiting: VecDeque::new(),
             threads: Vec::new(),
             fallback: false,
             announced: None,
@@ -99,6 +107,7 @@ impl WorkerSupervisor {
             in_process_jobs: 0,
             stalled: 0,
             abandoned: 0,
+            stuck: 0,
             grown: 0,
             shrunk: 0,
         }
@@ -117,13 +126,19 @@ impl WorkerSupervisor {
     fn announce_capacity(&mut self, context: &mut Context<Self>) {
         let up = |slot: &&Slot| slot.state == WorkerState::Ready;
         let ready = self.slots.iter().filter(up);
+        // What waits for a reader to itself is the next to get one.
+        let open = self.waiting.is_empty();
         let (readers, jobs) = ready.fold((0, 0), |(readers, jobs), slot| {
-            (readers + 1, jobs + slot.jobs.len() + slot.room())
+            let room = if open { slot.room() } else { 0 };
+            (readers + 1, jobs + slot.jobs.len() + room)
         });
+        // Threads that have not come back yet take nothing from the workers.
+        let reading = self.threads.iter().filter(|thread| thread.job.is_some());
+        let elsewhere = self.waiting.len() + reading.count();
         let capacity = if !self.in_process() {
             Capacity {
                 readers,
-                jobs,
+                jobs: jobs + elsewhere,
                 who: Readers::Workers,
             }
         } else if self.settings.worker.sandbox_required {
@@ -228,9 +243,8 @@ impl WorkerSupervisor {
         let Some(slot) = self.slots.get_mut(slot_number) else {
             return;
         };
-        if std::mem::take(&mut slot.retired) && slot.jobs.is_empty() {
-            slot.worker = None;
-            slot.enter(WorkerState::Off);
+        if slot.retired && slot.is_idle() {
+            slot.off();
             return;
         }
         if !self.stopping {
@@ -257,11 +271,13 @@ impl WorkerSupervisor {
         let Some(slot) = self.slots.get_mut(slot_number) else {
             return;
         };
+        let stalled = slot.stalled;
         slot.down(loss, settings);
         for job in slot.jobs.drain(..) {
             // A worker that was told to stop has not died of its job.
             let event = match loss {
                 _ if during != Some(job) || self.stopping => JobEvent::Returned,
+                _ if stalled => JobEvent::Stalled,
                 Loss::Killed => JobEvent::Killed,
                 Loss::Died | Loss::FailedStart => JobEvent::Lost,
             };
@@ -274,25 +290,70 @@ impl WorkerSupervisor {
         let pause = slot.plan_restart(settings, Instant::now());
         if slot.state == WorkerState::Resting {
             tracing::error!(slot = slot_number, ?pause, "worker slot rests");
+            self.start_spare(context);
         }
-        let generation = slot.generation;
+        self.start_after(slot_number, pause, context);
+    }
+
+    /// Starts the next worker of a slot after a pause.
+    fn start_after(&mut self, slot_number: usize, pause: Duration, context: &mut Context<Self>) {
+        let current = move |supervisor: &Self| {
+            let slot = supervisor.slots.get(slot_number);
+            slot.map(|slot| slot.generation)
+        };
+        let generation = current(self);
         context.run_later(pause, move |supervisor, context| {
-            let current = supervisor
-                .slots
-                .get(slot_number)
-                .map(|slot| slot.generation);
-            if !supervisor.stopping && current == Some(generation) {
-                supervisor.start_worker(slot_number, context);
-                supervisor.announce_capacity(context);
+            if supervisor.stopping || current(supervisor) != generation {
+                return;
             }
+            supervisor.start_next(slot_number, context);
+            supervisor.announce_capacity(context);
         });
+    }
+
+    /// Starts the next worker of a slot, or lets it rest.
+    fn start_next(&mut self, slot_number: usize, context: &mut Context<Self>) {
+        if self.stuck < self.settings.most_stuck {
+            return self.start_worker(slot_number, context);
+        }
+        let stuck = self.stuck;
+        tracing::error!(slot = slot_number, stuck, "too many abandoned workers");
+        if let Some(slot) = self.slots.get_mut(slot_number) {
+            slot.enter(WorkerState::Resting);
+        }
+        self.start_after(slot_number, self.settings.rest, context);
+    }
+
+    /// Takes a job in: for a reader, or for later.
+    fn take_in(&mut self, run: RunJob) {
+        let idle = |slot: &Slot| slot.room() > 0 && slot.is_idle();
+        if run.apart && !self.in_process() && !self.slots.iter().any(idle) {
+            self.waiting.push_back(run);
+            return;
+        }
+        if self.assign(&run).is_none() {
+            self.coordinator.do_send(JobNews {
+                job: run.job.id,
+                event: JobEvent::Returned,
+            });
+        }
+    }
+
+    /// Gives waiting jobs to readers that have become free, and tells the coordinator
+    /// what room there is.
+    fn hand_out(&mut self, context: &mut Context<Self>) {
+        for run in std::mem::take(&mut self.waiting) {
+            self.take_in(run);
+        }
+        self.announce_capacity(context);
     }
 
     /// Gives a job to the reader with the least to do, and among these to the one
     /// that has the files of its lane open; `None` if nobody can.
-    fn assign(&mut self, job: &Arc<Job>, suspect: bool, lane: Option<usize>) -> Option<()> {
+    fn assign(&mut self, run: &RunJob) -> Option<()> {
+        let RunJob { job, lane, .. } = run;
         if self.in_process() {
-            if suspect {
+            if run.suspect {
                 return None;
             }
             let thread = self
@@ -311,14 +372,11 @@ impl WorkerSupervisor {
         let ready = |slot: &&mut Slot| slot.state == WorkerState::Ready;
         let (_, slot) = (0..)
             .zip(self.slots.iter_mut().filter(ready))
-            .filter(|(_, slot)| slot.room() > 0)
-            .min_by_key(|(number, slot)| (slot.jobs.len(), Some(*number) != lane))?;
+            .filter(|(_, slot)| slot.room() > 0 && (!run.apart || slot.is_idle()))
+            .min_by_key(|(number, slot)| (slot.jobs.len(), Some(*number) != *lane))?;
         let commands = slot.commands.as_ref()?;
         commands.try_send(Command::Do(Arc::clone(job))).ok()?;
-        if slot.jobs.is_empty() {
-            slot.last_progress = Instant::now();
-        }
-        slot.jobs.push(job.id);
+        slot.begin(job.id, run.apart);
         Some(())
     }
 
@@ -338,15 +396,17 @@ impl WorkerSupervisor {
                 let Some(slot) = self.slots.get_mut(slot) else {
                     return;
                 };
-                let unexpected = slot.progress();
+                let (was_apart, unexpected) = (slot.apart, slot.progress());
                 let had_gone = ended && slot.end(job);
-                if unexpected || had_gone {
-                    self.announce_capacity(context);
+                let more_room = unexpected || had_gone || was_apart && !slot.apart;
+                if more_room || !self.waiting.is_empty() {
+                    self.hand_out(context);
                 }
             }
             Source::Thread(thread) => {
                 if let Some(thread) = self.threads.get_mut(thread).filter(|_| ended) {
                     thread.job = None;
+                    self.hand_out(context);
                 }
             }
         }
@@ -360,6 +420,15 @@ impl WorkerSupervisor {
         {
             // Whoever asked may have stopped waiting.
             let _ = stop.send(());
+        }
+    }
+}
+
+impl Drop for WorkerSupervisor {
+    /// No worker outlives its supervisor, however that ends: the tree may be built anew.
+    fn drop(&mut self) {
+        for worker in self.slots.iter().filter_map(|slot| slot.worker.as_ref()) {
+            worker.kill();
         }
     }
 }
@@ -413,6 +482,10 @@ impl Handler<WorkerReport> for WorkerSupervisor {
             let current = self.slots.get(slot).map(|slot| slot.generation);
             if current != Some(generation) {
                 // A bridge that was abandoned; its jobs went elsewhere.
+                if let Event::Down { .. } = report.event {
+                    tracing::info!(slot, "abandoned worker is gone");
+                    self.stuck = self.stuck.saturating_sub(1);
+                }
                 return;
             }
         }
@@ -435,7 +508,7 @@ impl Handler<WorkerReport> for WorkerSupervisor {
         if self.stopping {
             self.finish_stop();
         } else {
-            self.announce_capacity(context);
+            self.hand_out(context);
         }
     }
 }
@@ -450,17 +523,19 @@ pub(crate) struct RunJob {
     /// The lane of its channels, which is the number of the reader that has read
     /// them before; nothing where it does not matter.
     pub(crate) lane: Option<usize>,
+    /// It may take long, or is long to tell: it goes to a reader with nothing else to
+    /// do, and nothing waits behind it.
+    pub(crate) apart: bool,
 }
 
 impl Handler<RunJob> for WorkerSupervisor {
     type Result = ();
 
-    fn handle(&mut self, RunJob { job, suspect, lane }: RunJob, _: &mut Self::Context) {
-        if self.assign(&job, suspect, lane).is_none() {
-            self.coordinator.do_send(JobNews {
-                job: job.id,
-                event: JobEvent::Returned,
-            });
+    fn handle(&mut self, run: RunJob, context: &mut Self::Context) {
+        let apart = run.apart;
+        self.take_in(run);
+        if apart {
+            self.announce_capacity(context);
         }
     }
 }
@@ -523,6 +598,7 @@ impl Handler<CountWorkers> for WorkerSupervisor {
             in_process_jobs: self.in_process_jobs,
             stalled: self.stalled,
             abandoned: self.abandoned,
+            stuck: self.stuck,
             grown: self.grown,
             shrunk: self.shrunk,
         })

@@ -171,6 +171,9 @@ pub struct Workers {
     pub restart_window_s: u64,
     /// How long a slot rests that spent its budget, in seconds.
     pub rest_s: u64,
+    /// Abandoned workers, stuck in the kernel, with which no other is started in the
+    /// place of one that is lost.
+    pub abandoned_limit: usize,
     /// Address space of a worker in MiB; what needs more costs it its life.
     pub memory_mb: u64,
     /// Whether workers are confined to reading.
@@ -193,6 +196,7 @@ impl Default for Workers {
             restart_budget: 10,
             restart_window_s: 10,
             rest_s: 30,
+            abandoned_limit: 16,
             memory_mb: 2048,
             sandbox: SandboxMode::default(),
         }

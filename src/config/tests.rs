@@ -314,6 +314,7 @@ fn bad_variables_name_key_and_variable() {
         ("workers.restart_budget", "0"),
         ("workers.restart_window_s", "0"),
         ("workers.rest_s", "0"),
+        ("workers.abandoned_limit", "0"),
         ("workers.memory_mb", "255"),
         ("workers.sandbox", "maybe"),
         ("paths.data_roots", "/data:relative"),

@@ -131,6 +131,11 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         1..=DAY_S,
     )?;
     within("workers.rest_s", workers.rest_s, 1..=DAY_S)?;
+    within(
+        "workers.abandoned_limit",
+        workers.abandoned_limit,
+        1..=1 << 16,
+    )?;
     // A block of the most samples that are decoded takes half a GiB.
     within(
         "workers.memory_mb",

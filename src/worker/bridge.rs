@@ -77,6 +77,8 @@ pub(crate) enum JobEvent {
     Returned,
     /// The reader was lost while it did the job; the rest is undone.
     Lost,
+    /// The reader was killed, since it got no further with the job; the rest is undone.
+    Stalled,
     /// The reader was killed from outside while it did the job, which is not to
     /// blame for it; the rest is undone.
     Killed,

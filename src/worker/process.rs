@@ -374,22 +374,24 @@ impl WorkerRef {
     }
 
     /// Tells the worker that nobody wants a job. It never waits: a worker has two
-    /// jobs at most and empties the channel at the start of each, and hundreds of
-    /// such notes fit into it.
+    /// jobs at most, gets two such notes of each at most, empties the channel at the
+    /// start of each, and hundreds fit into it.
     pub(crate) fn cancel(&self, job: JobId) {
         // A worker that is gone does nothing more, either.
         let _ = self.cancels.send(job);
     }
 
     /// Kills a process that makes no progress. One that somebody has stopped is not
-    /// held against what it reads: it counts as killed by whoever stopped it.
-    pub(crate) fn kill_stalled(&self) {
+    /// held against what it reads: it counts as killed by whoever stopped it. The result
+    /// says whether it stalled by itself.
+    pub(crate) fn kill_stalled(&self) -> bool {
         let stopped = raw_pid(self.pid).is_some_and(is_stopped);
         if stopped {
             self.send_kill();
         } else {
             self.kill();
         }
+        !stopped
     }
 
     /// Kills the process. That it has ended already is as good.

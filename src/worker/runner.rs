@@ -22,8 +22,8 @@ const BATCH_SAMPLES: usize = 64 * 1024;
 /// Archives whose members a worker remembers.
 const OPEN_ARCHIVES: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
-/// How often an opening that takes long says that it goes on: a session of many
-/// segments on a slow disk takes longer than a worker may be silent.
+/// How often a job that takes long says that it goes on: a session of many segments,
+/// or many pages, on a slow disk take longer than a worker may be silent.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
 
 /// Where a runner's answers go. An error ends the job: nobody listens.
@@ -92,6 +92,11 @@ impl Runner {
     }
 
     fn work(&mut self, job: &Job, answers: &mut dyn Answers) -> Result<(), HangUp> {
+        // Also where it is not asked again: notes of jobs that went elsewhere must not
+        // pile up in the channel.
+        if answers.is_cancelled(job) {
+            return answers.answer(Reply::Cancelled(job.id), &[]);
+        }
         faults::before_job(&job.work);
         match &job.work {
             Work::Open(path, options) => {
@@ -124,6 +129,7 @@ impl Runner {
         let mut samples = std::mem::take(&mut self.samples);
         samples.clear();
         let mut page = 0;
+        let mut said = Instant::now();
         'pages: for work in segments {
             let mut failing = false;
             let mut reader = self.reader(work);
@@ -132,6 +138,7 @@ impl Runner {
                     ending = Reply::Cancelled(job.id);
                     break 'pages;
                 }
+                sign_of_life(&mut said, job.id, answers);
                 faults::before_page(&work.place, ordered);
                 let blocks = match &mut reader {
                     Ok((reader, scratch)) => {
@@ -208,11 +215,13 @@ fn store_at(archives: &mut LruCache<PathBuf, Store>, session: &Path) -> Result<S
 /// Says now and then that a job makes progress.
 fn goes_on(job: JobId, answers: &mut dyn Answers) -> impl FnMut() {
     let mut said = Instant::now();
-    move || {
-        if said.elapsed() >= SIGN_OF_LIFE {
-            said = Instant::now();
-            answers.working(job);
-        }
+    move || sign_of_life(&mut said, job, answers)
+}
+
+fn sign_of_life(said: &mut Instant, job: JobId, answers: &mut dyn Answers) {
+    if said.elapsed() >= SIGN_OF_LIFE {
+        *said = Instant::now();
+        answers.working(job);
     }
 }
 

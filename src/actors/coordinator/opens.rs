@@ -1,13 +1,15 @@
 //! Sessions that are opened, looked at again or searched for records: jobs that are
 //! done for one question, and are no pages.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Handler, Message};
 use tokio::sync::oneshot;
 
-use super::{Coordinator, Ending, Kind};
+use super::{Coordinator, Ending, Kind, Run};
 use crate::error::Error;
 use crate::mef::{Known, OpenOptions, RecordPage, RecordQuery, RecordReader, Refresh};
 use crate::worker::page::PagedRecording;
@@ -18,6 +20,16 @@ pub(super) struct PendingOpen {
     pub(super) path: PathBuf,
     pub(super) options: OpenOptions,
     pub(super) asked: Asked,
+    pub(super) queued_at: Instant,
+}
+
+/// What is done with a session. Each is judged by itself: that one of them ends its
+/// reader says little of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Task {
+    Open,
+    Refresh,
+    Records,
 }
 
 pub(super) enum Asked {
@@ -31,6 +43,28 @@ pub(super) enum Asked {
 }
 
 impl PendingOpen {
+    pub(super) fn new(path: PathBuf, options: OpenOptions, asked: Asked) -> Self {
+        Self {
+            path,
+            options,
+            asked,
+            queued_at: Instant::now(),
+        }
+    }
+
+    pub(super) fn task(&self) -> Task {
+        match &self.asked {
+            Asked::Open(_) => Task::Open,
+            Asked::Refresh(..) => Task::Refresh,
+            Asked::Records(..) => Task::Records,
+        }
+    }
+
+    /// What it is known by to those who hold something against it.
+    fn culprit(&self) -> (PathBuf, Task) {
+        (self.path.clone(), self.task())
+    }
+
     pub(super) fn is_cancelled(&self) -> bool {
         match &self.asked {
             Asked::Open(reply) => reply.is_closed(),
@@ -62,18 +96,47 @@ impl PendingOpen {
 
 impl Coordinator {
     pub(super) fn open(&mut self, open: PendingOpen) {
-        if let Some(error) = self.blame.refusal(&open.path) {
+        if let Some(error) = self.blame.refusal(&open.culprit(), &()) {
             let error = error.clone();
             return open.fail(error);
         }
-        if self.opens.len() >= self.mailbox {
+        if self.opens.len() + self.looks.len() >= self.mailbox {
             return open.fail(Error::Busy {
                 limit: "limits.mailbox",
                 value: self.mailbox as u64,
             });
         }
-        self.opens.push_back(open);
+        self.queue_of(open.task()).push_back(open);
         self.dispatch();
+    }
+
+    /// Openings wait for themselves: they may take long, and reads wait for looks.
+    fn queue_of(&mut self, task: Task) -> &mut VecDeque<PendingOpen> {
+        match task {
+            Task::Open => &mut self.opens,
+            Task::Refresh | Task::Records => &mut self.looks,
+        }
+    }
+
+    /// The next opening, look or search that may begin. Of neither do so many run that
+    /// no reader is left for pages: where a session's storage does not answer, its
+    /// readers come back late.
+    pub(super) fn next_open(&mut self) -> Option<PendingOpen> {
+        let most = self.capacity.all_but_one();
+        let runs = |wanted: fn(Task) -> bool| {
+            let tasks = self
+                .running
+                .values()
+                .filter_map(|running| running.kind.task());
+            tasks.filter(|&task| wanted(task)).count()
+        };
+        if !self.opens.is_empty() && runs(|task| task == Task::Open) < most {
+            return self.opens.pop_front();
+        }
+        if !self.looks.is_empty() && runs(|task| task != Task::Open) < most {
+            return self.looks.pop_front();
+        }
+        None
     }
 
     /// Starts the opening of a session, unless nobody waits for it or nobody may
@@ -82,45 +145,53 @@ impl Coordinator {
         if open.is_cancelled() {
             return;
         }
-        let suspect = self.blame.suspicion(&open.path).deadly;
+        let suspect = self.blame.suspicion(&open.culprit(), &()).deadly;
         if self.capacity.who.refuses(suspect) {
             let what = open.path.display().to_string();
             return open.fail(Error::NoWorker { what });
         }
-        let work = open.work();
-        self.run(work, Kind::Open(Some(open)), false, suspect, None);
+        let (work, kind) = (open.work(), Kind::Open(open.task(), Some(open)));
+        self.run(Run {
+            work,
+            kind,
+            predicted: false,
+            suspect,
+            lane: None,
+            apart: true,
+        });
     }
 
     /// What a job was asked to open, now that it is answered.
     pub(super) fn answered_open(&mut self, job: JobId) -> Option<PendingOpen> {
-        let Kind::Open(open) = &mut self.running.get_mut(&job)?.kind else {
+        let Kind::Open(_, open) = &mut self.running.get_mut(&job)?.kind else {
             return None;
         };
         let open = open.take()?;
-        self.blame.clear(&open.path);
+        self.blame.clear(&open.culprit());
         Some(open)
     }
 
     pub(super) fn put_back_open(&mut self, open: PendingOpen, ending: Ending) {
         let path = open.path.display().to_string();
+        let culprit = open.culprit();
         let error = match ending {
-            Ending::NotBegun => return self.opens.push_front(open),
-            Ending::Died | Ending::Killed => {
-                let mut suspicion = self.blame.suspicion(&open.path);
+            Ending::NotBegun => return self.queue_of(open.task()).push_front(open),
+            Ending::Died | Ending::Stalled | Ending::Killed => {
+                let mut suspicion = self.blame.suspicion(&culprit, &());
                 let hopeless = match ending {
                     Ending::Killed => suspicion.killed(),
                     _ => suspicion.died_alone(),
                 };
-                self.blame.suspect(open.path.clone(), suspicion);
+                self.blame.suspect(culprit.clone(), (), suspicion);
                 if !hopeless {
-                    return self.opens.push_front(open);
+                    return self.queue_of(open.task()).push_front(open);
                 }
                 let deaths = suspicion.deaths;
                 Error::PoisonedSession { path, deaths }
             }
             Ending::Panicked(message) => Error::OpeningPanicked { path, message },
         };
-        self.blame.give_up(open.path.clone(), error.clone());
+        self.blame.give_up(culprit, (), error.clone());
         open.fail(error);
     }
 }
@@ -139,11 +210,8 @@ impl Handler<OpenSession> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, open: OpenSession, _: &mut Self::Context) {
-        self.open(PendingOpen {
-            path: open.path,
-            options: open.options,
-            asked: Asked::Open(open.reply),
-        });
+        let asked = Asked::Open(open.reply);
+        self.open(PendingOpen::new(open.path, open.options, asked));
     }
 }
 
@@ -162,11 +230,8 @@ impl Handler<RefreshSession> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, refresh: RefreshSession, _: &mut Self::Context) {
-        self.open(PendingOpen {
-            path: refresh.path,
-            options: refresh.options,
-            asked: Asked::Refresh(refresh.known, refresh.reply),
-        });
+        let asked = Asked::Refresh(refresh.known, refresh.reply);
+        self.open(PendingOpen::new(refresh.path, refresh.options, asked));
     }
 }
 
@@ -185,10 +250,7 @@ impl Handler<ReadRecords> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, read: ReadRecords, _: &mut Self::Context) {
-        self.open(PendingOpen {
-            path: read.path,
-            options: OpenOptions::default(),
-            asked: Asked::Records(Arc::new(read.reader), read.query, read.reply),
-        });
+        let asked = Asked::Records(Arc::new(read.reader), read.query, read.reply);
+        self.open(PendingOpen::new(read.path, OpenOptions::default(), asked));
     }
 }

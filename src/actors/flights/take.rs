@@ -1,14 +1,18 @@
 //! Which of the queued pages the next job gets.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
-use super::{Class, Flights, Stage};
+use super::{Class, Flights, Gate, Stage};
 use crate::actors::coordinator::Readers;
 use crate::error::Error;
 use crate::worker::page::PageKey;
 
 /// Pages that are looked at for one job, for each that it may have.
 const SEARCHED: usize = 4;
+/// Pages that are put to the end of the queue for one job, since they may not be read
+/// now.
+const SET_ASIDE: usize = 1024;
 
 /// What pages are taken for a job.
 pub(crate) struct Take {
@@ -20,6 +24,8 @@ pub(crate) struct Take {
     /// Channels are dealt out to so many lanes, one for each reader.
     pub(crate) lanes: usize,
     pub(crate) who: Readers,
+    /// Whether as many readers as may be are at pages that one has died over.
+    pub(crate) enough_suspects: bool,
 }
 
 /// Pages of a job.
@@ -36,13 +42,18 @@ impl Flights {
     /// Takes pages for one job from the head of a queue: the first, and those after
     /// it whose channels are of the same lane, so that a channel's files are open in
     /// few readers. A page that a reader has died over goes alone, and fails where it
-    /// would go to the server process. Pages whose requests were all cancelled are
-    /// dropped.
+    /// would go to the server process. One whose storage is stuck goes alone, too, if
+    /// it may be tried. Pages whose requests were all cancelled are dropped.
     pub(crate) fn take(&mut self, take: &Take) -> Taken {
         let mut taken = Taken::default();
         let mut samples = 0;
         let mut passed = Vec::new();
-        while taken.keys.len() < take.pages && passed.len() < take.pages * SEARCHED {
+        let mut aside = Vec::new();
+        let now = Instant::now();
+        while taken.keys.len() < take.pages
+            && passed.len() < take.pages * SEARCHED
+            && aside.len() < SET_ASIDE
+        {
             let Some(key) = self.queue_mut(take.class).pop_front() else {
                 break;
             };
@@ -68,6 +79,12 @@ impl Flights {
                 self.complete(key, &Err(Error::NoWorker { what }));
                 continue;
             }
+            let gate = self.gate(&key, now);
+            if matches!(gate, Gate::Wait | Gate::Shut) || suspicion.deadly && take.enough_suspects {
+                aside.push(key);
+                continue;
+            }
+            let alone = suspicion.alone || gate == Gate::Try;
             let lane = flight.recording.lane_of(&key, take.lanes);
             let page_samples = flight.recording.samples_of(&key);
             if !taken.keys.is_empty() {
@@ -75,7 +92,7 @@ impl Flights {
                     passed.push(key);
                     continue;
                 }
-                if samples + page_samples > take.samples || suspicion.alone {
+                if samples + page_samples > take.samples || alone {
                     passed.push(key);
                     break;
                 }
@@ -86,22 +103,37 @@ impl Flights {
             if let Some(flight) = self.flights.get_mut(&key) {
                 flight.stage = Stage::Running;
             }
-            if suspicion.alone {
+            if alone {
                 taken.suspect = suspicion.deadly;
+                if gate == Gate::Try
+                    && let Some(device) = self.device(&key)
+                {
+                    self.stuck.begin(device, now);
+                }
                 break;
             }
         }
         let queue = self.queue_mut(take.class);
+        queue.extend(aside);
         for key in passed.into_iter().rev() {
             queue.push_front(key);
         }
         taken
     }
 
+    /// Whether the page's storage may be read.
+    fn gate(&self, key: &PageKey, now: Instant) -> Gate {
+        if self.stuck.is_empty() {
+            return Gate::Open;
+        }
+        let device = self.device(key);
+        device.map_or(Gate::Open, |device| self.stuck.gate(device, now))
+    }
+
     /// Whether a reader has died over a page of the same file.
     fn is_in_deadly_file(&self, key: &PageKey) -> bool {
         let page = self.on_disk(key);
-        page.is_some_and(|page| self.deadly_files.contain(page.data.place()))
+        page.is_some_and(|(page, _)| self.deadly_files.contain(page.file))
     }
 
     fn queue_mut(&mut self, class: Class) -> &mut VecDeque<PageKey> {

@@ -51,6 +51,7 @@ fn a_job_has_the_channels_of_one_lane_and_the_oldest_page_of_all() {
             samples: u64::MAX,
             lanes: 2,
             who: Readers::Workers,
+            enough_suspects: false,
         })
     };
     let of = |channels: [usize; 2], pages: std::ops::Range<usize>| -> Vec<PageKey> {
@@ -129,6 +130,7 @@ fn take_for(flights: &mut Flights, who: Readers) -> (Vec<PageKey>, bool) {
         samples: u64::MAX,
         lanes: 1,
         who,
+        enough_suspects: false,
     });
     (taken.keys, taken.suspect)
 }
@@ -256,6 +258,62 @@ fn what_a_reader_died_over_never_goes_to_the_server_process() {
         let error = outcome(&mut answer).unwrap_err();
         assert!(matches!(error, Error::NoWorker { .. }), "{error}");
     }
+}
+
+#[test]
+fn suspects_wait_behind_others_while_enough_readers_are_at_them() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let _answer = asked(&mut flights, &recording, &keys[..2]);
+    take(&mut flights);
+    flights.put_back(&keys[..2], &Ending::Died);
+    let _more = asked(&mut flights, &recording, &keys[2..4]);
+    let mut take_others = || {
+        let taken = flights.take(&Take {
+            class: Class::Request,
+            pages: 64,
+            samples: u64::MAX,
+            lanes: 1,
+            who: Readers::Workers,
+            enough_suspects: true,
+        });
+        taken.keys
+    };
+    assert_eq!(take_others(), keys[2..4]);
+    assert_eq!(take_others(), []);
+    assert_eq!(take(&mut flights), (vec![keys[1]], true));
+}
+
+#[test]
+fn storage_that_does_not_answer_is_tried_with_one_page_and_the_rest_refused() {
+    let (recording, keys) = recording();
+    let mut flights = Flights::default();
+    let _first = asked(&mut flights, &recording, &keys[..4]);
+    for _ in 0..2 {
+        let (taken, _) = take(&mut flights);
+        flights.put_back(&taken, &Ending::Stalled);
+    }
+    let mut fresh = asked(&mut flights, &recording, &keys[4..5]);
+    // One page, though it has done nothing, and no other beside it.
+    let (tried, _) = take(&mut flights);
+    assert_eq!(tried.len(), 1);
+    assert_eq!(take(&mut flights).0, []);
+    flights.refuse_stuck();
+    assert!(fresh.try_recv().is_err(), "waits for the outcome");
+    let later = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+    flights.stuck.begin(device_of(&flights, &keys[4]), later);
+    flights.refuse_stuck();
+    let error = outcome(&mut fresh).unwrap_err();
+    assert!(matches!(error, Error::StuckStorage { .. }), "{error}");
+    // With the first answer all is as before.
+    let _again = asked(&mut flights, &recording, &keys[4..]);
+    assert_eq!(take(&mut flights).0, []);
+    flights.answered(tried[0], &Err(Error::Stopped));
+    assert_eq!(take(&mut flights).0, keys[4..]);
+}
+
+fn device_of(flights: &Flights, key: &PageKey) -> u64 {
+    flights.device(key).unwrap()
 }
 
 #[test]

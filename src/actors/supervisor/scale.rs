@@ -14,12 +14,18 @@ impl WorkerSupervisor {
         if self.stopping || self.fallback || self.slots.iter().any(starting) {
             return;
         }
-        let off = |slot: &Slot| slot.state == WorkerState::Off;
-        if let Some(spare) = self.slots.iter().position(off) {
+        if let Some(spare) = self.start_spare(context) {
             tracing::info!(slot = spare, ?delay, "requests wait: a worker more");
-            self.grown += 1;
-            self.start_worker(spare, context);
         }
+    }
+
+    /// Starts a worker in a slot that has none, if there is such a slot.
+    pub(super) fn start_spare(&mut self, context: &mut Context<Self>) -> Option<usize> {
+        let off = |slot: &Slot| slot.state == WorkerState::Off;
+        let spare = self.slots.iter().position(off)?;
+        self.grown += 1;
+        self.start_worker(spare, context);
+        Some(spare)
     }
 
     /// Sends a worker home that has had nothing to do for long, where there are
@@ -27,10 +33,14 @@ impl WorkerSupervisor {
     pub(super) fn shrink(&mut self) {
         let least = self.settings.workers;
         let limit = self.settings.shrink_idle;
+        let ready = |slot: &&Slot| slot.state == WorkerState::Ready;
+        if self.slots.iter().filter(ready).count() <= least {
+            return;
+        }
         let spare = self.slots.iter_mut().enumerate().skip(least).rev();
         let mut idle = spare.filter(|(_, slot)| {
             slot.state == WorkerState::Ready
-                && slot.jobs.is_empty()
+                && slot.is_idle()
                 && slot.last_progress.elapsed() > limit
         });
         if let Some((number, slot)) = idle.next() {

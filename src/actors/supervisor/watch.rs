@@ -30,22 +30,16 @@ impl WorkerSupervisor {
         let mut slow_start = false;
         for (slot, number) in self.slots.iter_mut().zip(0..) {
             match slot.state {
-                WorkerState::Ready
-                    if !slot.jobs.is_empty()
-                        && slot.last_progress.elapsed() > self.settings.stall_limit =>
-                {
+                WorkerState::Ready if slot.is_silent_for(self.settings.stall_limit) => {
                     tracing::warn!(slot = number, pid = slot.pid(), "worker makes no progress");
                     self.stalled += 1;
                     slot.enter(WorkerState::Ending);
-                    if let Some(worker) = &slot.worker {
-                        worker.kill_stalled();
-                    }
+                    slot.stalled = match &slot.worker {
+                        Some(worker) => worker.kill_stalled(),
+                        None => true,
+                    };
                 }
-                WorkerState::Ready
-                    if !slot.jobs.is_empty()
-                        && !slot.slow
-                        && slot.last_progress.elapsed() > SLOW =>
-                {
+                WorkerState::Ready if !slot.slow && slot.is_silent_for(SLOW) => {
                     for &job in slot.give_back() {
                         let event = JobEvent::Returned;
                         self.coordinator.do_send(JobNews { job, event });
@@ -74,6 +68,7 @@ impl WorkerSupervisor {
         for number in abandoned {
             tracing::error!(slot = number, "worker cannot be ended and is abandoned");
             self.abandoned += 1;
+            self.stuck += 1;
             let mut during = None;
             if let Some(slot) = self.slots.get_mut(number) {
                 slot.generation += 1;
@@ -82,7 +77,7 @@ impl WorkerSupervisor {
             }
             self.restart_later(number, Loss::Died, during, context);
         }
-        self.announce_capacity(context);
+        self.hand_out(context);
     }
 
     /// While stopping, no start may hold the end up: a child that the same
