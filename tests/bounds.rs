@@ -126,6 +126,26 @@ async fn a_refusal_waits_for_no_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_long_is_refused() {
+    let server = Launch::new()
+        .env("MEF3_SERVER_LIMITS_REQUEST_MESSAGE_KB", "8")
+        .start();
+    let mut client = Client::connect(server.address).await;
+    // With its tag and length a path takes 3 bytes more.
+    let longest = "x".repeat(8 * 1024 - 3);
+    let info = client.try_open(&longest).await.unwrap();
+    assert!(!info.file_opened);
+    for longer in [longest + "x", "x".repeat(1 << 20)] {
+        let status = client.try_open(&longer).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::OutOfRange, "{status}");
+        assert!(status.message().contains("8192"), "{status}");
+    }
+    let session = KnownSession::write(1, 256, 4);
+    client.open(&session.key()).await.unwrap();
+    client.read_right(&session, &session.all()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_limit_of_a_request_is_exact() {
     let session = KnownSession::write(2, 1024, 130);
     let mut config = without_prefetch();

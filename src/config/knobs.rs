@@ -337,6 +337,8 @@ pub struct Limits {
     pub large_messages_mb: usize,
     /// Samples of one request, as they are sent, in MiB.
     pub request_mb: u64,
+    /// Length of one request as it comes, in KiB.
+    pub request_message_kb: usize,
     /// Indices of all open recordings, in MiB.
     pub metadata_mb: usize,
     /// Channels in one read.
@@ -361,6 +363,7 @@ impl Default for Limits {
             client_mb: 16,
             large_messages_mb: 16,
             request_mb: 16384,
+            request_message_kb: 1024,
             metadata_mb: 4096,
             channels_per_read: 4096,
             connections: 4096,
@@ -394,6 +397,11 @@ impl Limits {
     /// Samples of one request, in bytes.
     pub fn request_bytes(&self) -> u64 {
         self.request_mb.saturating_mul(MIB as u64)
+    }
+
+    /// Length of one request as it comes, in bytes.
+    pub fn request_message_bytes(&self) -> usize {
+        self.request_message_kb.saturating_mul(1024)
     }
 
     /// Indices of all open recordings, in bytes.
