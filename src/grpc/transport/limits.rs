@@ -31,7 +31,7 @@ pub struct ConnectionLimits {
     pub keepalive_interval: Duration,
     /// A client that gives no sign of life for so much longer is cut.
     pub keepalive: Duration,
-    /// A reply of which no message is taken for so long is given up.
+    /// A reply of which not even 144 KiB are taken in so long is given up.
     pub write_stall: Duration,
 }
 
