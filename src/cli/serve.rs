@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::BUILT_FOR_TESTS;
 use super::descriptors;
 use super::failure::Failure;
 use super::logging;
@@ -141,6 +142,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // by an end in order only.
     let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
     let engine = Engine::builder().config(config).start()?;
+    if let Some(warning) = BUILT_FOR_TESTS {
+        tracing::error!("{warning}");
+    }
     let served = runtime.block_on(async {
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let (stop, stopped) = oneshot::channel();
