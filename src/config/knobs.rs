@@ -154,7 +154,7 @@ pub struct Workers {
     pub shrink_idle_s: u64,
     /// Threads that read while no worker process can.
     pub in_process_threads: usize,
-    /// Segments whose files and index a worker keeps at hand.
+    /// Segments whose data file a worker keeps open.
     pub open_segments: usize,
     /// A worker without progress for so many seconds is killed.
     pub stall_limit_s: u64,
