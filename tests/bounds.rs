@@ -14,8 +14,9 @@ use common::engine::{
 };
 use common::process::client::{Client, soon};
 use common::process::session::{KnownSession, Span, assert_same};
-use common::process::{LIMIT, Launch, resident, until};
+use common::process::{LIMIT, Launch, resident, signal, until};
 use mef3_server::{Engine, Error, WindowStream};
+use rustix::process::Signal;
 
 procspawn::enable_test_support!();
 
@@ -62,6 +63,86 @@ async fn a_year_of_a_huge_session_is_refused_at_once_and_costs_nothing() {
     let (channels, seconds) = if is_long() { (64, 1600) } else { (16, 100) };
     let session = KnownSession::with_blocks(channels, 100, seconds, 10);
     refuses_a_year(&session).await;
+}
+
+/// The error of a read that has a limit in its way, and how long it took.
+async fn refusal<T>(asked: impl Future<Output = Result<T, String>>) -> (String, Duration) {
+    let began = Instant::now();
+    let Err(error) = asked.await else {
+        panic!("it is answered");
+    };
+    (error, began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_waits_for_no_worker() {
+    let session = KnownSession::write(2, 256, 60);
+    let server = Launch::new()
+        .env("MEF3_SERVER_LIMITS_REQUEST_MB", "1")
+        .env("MEF3_SERVER_LIMITS_CHANNELS_PER_READ", "2048")
+        // Every read that is not refused looks at the files.
+        .env("MEF3_SERVER_LIVE_STALENESS_MS", "0")
+        .start();
+    let workers = server.workers_up(2);
+    let mut client = Client::with_open(server.address, &session).await;
+    let many = |channels| Span {
+        channels: vec![1; channels],
+        from_s: 0,
+        to_s: 1,
+    };
+    // A second of so many rows is more than a megabyte.
+    let names = many(1100).names();
+    client.set_segments(&session, 1, &names).await;
+    for worker in &workers {
+        signal(worker.pid, Signal::STOP);
+    }
+    let mut longest = Duration::ZERO;
+    for _ in 0..20 {
+        for (told, (error, took)) in [
+            (
+                "the request has 2 MiB of samples, and one may have 1 (limits.request_mb)",
+                refusal(client.read(&session, &many(1100))).await,
+            ),
+            (
+                "the request has 3 MiB of samples, and one may have 1 (limits.request_mb)",
+                refusal(client.segment(&session, 0)).await,
+            ),
+            (
+                "limits.channels_per_read is limited to 2048",
+                refusal(client.read(&session, &many(2049))).await,
+            ),
+        ] {
+            assert_eq!(error, told);
+            longest = longest.max(took);
+        }
+    }
+    println!("refused within {longest:?}, while all workers are stopped");
+    let limit = if is_long() { 10 } else { 500 };
+    assert!(longest < Duration::from_millis(limit), "{longest:?}");
+    for worker in &workers {
+        signal(worker.pid, Signal::CONT);
+    }
+    client.read_right(&session, &session.all()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_long_is_refused() {
+    let server = Launch::new()
+        .env("MEF3_SERVER_LIMITS_REQUEST_MESSAGE_KB", "8")
+        .start();
+    let mut client = Client::connect(server.address).await;
+    // With its tag and length a path takes 3 bytes more.
+    let longest = "x".repeat(8 * 1024 - 3);
+    let info = client.try_open(&longest).await.unwrap();
+    assert!(!info.file_opened);
+    for longer in [longest + "x", "x".repeat(1 << 20)] {
+        let status = client.try_open(&longer).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::OutOfRange, "{status}");
+        assert!(status.message().contains("8192"), "{status}");
+    }
+    let session = KnownSession::write(1, 256, 4);
+    client.open(&session.key()).await.unwrap();
+    client.read_right(&session, &session.all()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,53 @@ async fn a_last_segment_without_a_sample_is_an_empty_array() {
 }
 
 #[tokio::test]
+async fn a_client_of_long_reads_alone_sees_what_is_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("grows.mefd");
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    let mut add = |name: &str| {
+        let mut channel = session.channel(ChannelOptions::new(name, 100.0)).unwrap();
+        channel.write(START, &[5; 1000]).unwrap();
+        channel.finish().unwrap();
+    };
+    add("ch");
+    let server = Server::start_with(|serve| {
+        serve.env("MEF3_SERVER_LIVE_STALENESS_MS", "0");
+    });
+    let mut client = Client::open(&server, &path).await;
+    add("late");
+    // Nothing else would look at the files.
+    let three_hours = (START, START + 3 * 3600 * SECOND);
+    let read = client.range(&["late".into()], three_hours).await.unwrap();
+    assert_eq!(
+        read.rows[0].iter().filter(|value| !value.is_nan()).count(),
+        1000
+    );
+}
+
+#[tokio::test]
+async fn a_read_that_would_be_refused_by_what_is_gone_is_served_the_next_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("replaced.mefd");
+    write_session(&path, 20_000.0, &[5; 1000]);
+    let server = Server::start_with(|serve| {
+        serve.env("MEF3_SERVER_LIVE_STALENESS_MS", "0");
+        serve.env("MEF3_SERVER_LIMITS_REQUEST_MB", "1");
+    });
+    let mut client = Client::open(&server, &path).await;
+    fs::rename(&path, folder.path().join("old.mefd")).unwrap();
+    write_session(&path, 100.0, &[5; 1000]);
+    let minute = (START, START + 60 * SECOND);
+    let begun = Instant::now();
+    // Nothing else would look at the files.
+    while let Err(error) = client.range(&names(), minute).await {
+        assert!(error.contains("limits.request_mb"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_block_is_named_and_the_rest_is_served() {
     let session = corpus::folder().join("hostile/block_payload_flip.mefd");
     for workers in ["2", "0"] {

@@ -398,17 +398,37 @@ async fn more_pages_than_may_be_queued_are_refused() {
     config.limits.queued_pages = 64;
     let engine = start(config);
     let recording = opened(&engine, &session).await;
-    let windows = engine.read(&request(&recording, &session.all())).unwrap();
-    let refused = rest_of(windows, session.channels()).await.unwrap_err();
+    let request = request(&recording, &session.all()).columns_per_message(60_000);
+    let windows = engine.read(&request).unwrap();
+    let refused = rest_of(windows, session.channels()).await.err();
     let busy = Error::Busy {
         limit: "limits.queued_pages",
         value: 64,
     };
-    assert_eq!(refused, busy);
+    assert_eq!(refused, Some(busy));
     let coordinator = idle(&engine).await.coordinator;
     assert!(coordinator.refused >= 1, "{coordinator:?}");
     // What fits is served as ever.
     read_right(&engine, &session, &session.span(0..4, 0, 10)).await;
+    soon("shutdown", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_refused_pages_ahead_goes_on_without_them() {
+    let session = KnownSession::write(16, 1000, 60);
+    let mut config = without_prefetch();
+    // Room for one message, of 32 pages or 48, and not for the next one.
+    config.limits.queued_pages = 48;
+    let engine = start(config);
+    let recording = opened(&engine, &session).await;
+    let request = request(&recording, &session.all()).columns_per_message(8192);
+    let windows = engine.read(&request).unwrap();
+    let rows = rest_of(windows, session.channels()).await.unwrap();
+    assert_same(&rows, &session.expected(&session.all()));
+    let statistics = idle(&engine).await;
+    assert!(statistics.coordinator.refused >= 1, "{statistics:?}");
+    let held = statistics.held;
+    assert_eq!((held.awaited_bytes, held.ahead_bytes), (0, 0));
     soon("shutdown", engine.shutdown()).await;
 }
 

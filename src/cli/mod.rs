@@ -23,6 +23,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// What whoever serves by this program is told, where it is one for tests: `cargo test`
+/// leaves it where `cargo build` puts the one to serve by.
+const BUILT_FOR_TESTS: Option<&str> = if cfg!(feature = "fault-injection") {
+    Some("built for tests, not to serve: sessions can crash its workers; run cargo build again")
+} else {
+    None
+};
+
 /// Serves MEF 3.0 brain recordings, and looks into them.
 #[derive(Debug, Parser)]
 #[command(name = "mef3-server", version, arg_required_else_help = true, after_help = EXAMPLES)]

@@ -13,14 +13,18 @@ use mef3_server::grpc::{self, ConnectionCounters, ConnectionLimits, ServiceOptio
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use super::BUILT_FOR_TESTS;
 use super::descriptors;
 use super::failure::Failure;
 use super::logging;
 use super::password::PasswordArguments;
 
-/// How long tasks that were cut may take to end. With what the engine takes to stop,
-/// the end comes within a second of the grace.
+/// How long the end waits for figures to log, for the engine, and for tasks that were
+/// cut: one second after the grace all is over, whatever hangs.
+const FIGURES_LIMIT: Duration = Duration::from_millis(100);
+const ENGINE_LIMIT: Duration = Duration::from_millis(700);
 const CUT_LIMIT: Duration = Duration::from_millis(200);
 
 /// Serves recordings over gRPC, to the clients of brainmaze-mef3-server and
@@ -138,6 +142,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // by an end in order only.
     let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
     let engine = Engine::builder().config(config).start()?;
+    if let Some(warning) = BUILT_FOR_TESTS {
+        tracing::error!("{warning}");
+    }
     let served = runtime.block_on(async {
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let (stop, stopped) = oneshot::channel();
@@ -158,7 +165,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
         };
         log_figures(&engine, &counters).await;
-        engine.shutdown().await;
+        if timeout(ENGINE_LIMIT, engine.shutdown()).await.is_err() {
+            tracing::error!("the engine does not end within {ENGINE_LIMIT:?}");
+        }
         served
     });
     runtime.shutdown_timeout(CUT_LIMIT);
@@ -171,8 +180,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// otherwise nothing, or something has leaked.
 async fn log_figures(engine: &Engine, counters: &ConnectionCounters) {
     let connections = counters.statistics();
-    match engine.statistics().await {
-        Ok(figures) => tracing::info!(
+    match timeout(FIGURES_LIMIT, engine.statistics()).await {
+        Ok(Ok(figures)) => tracing::info!(
             cache_bytes = figures.cache.bytes,
             cache_pages = figures.cache.pages,
             metadata_bytes = figures.recordings.metadata_bytes,
@@ -184,7 +193,8 @@ async fn log_figures(engine: &Engine, counters: &ConnectionCounters) {
             connections = connections.connections,
             "held at the end"
         ),
-        Err(error) => tracing::warn!(%error, "no figures at the end"),
+        Ok(Err(error)) => tracing::warn!(%error, "no figures at the end"),
+        Err(_) => tracing::warn!("no figures at the end within {FIGURES_LIMIT:?}"),
     }
 }
 

@@ -154,7 +154,7 @@ pub struct Workers {
     pub shrink_idle_s: u64,
     /// Threads that read while no worker process can.
     pub in_process_threads: usize,
-    /// Segments whose files and index a worker keeps at hand.
+    /// Segments whose data file a worker keeps open.
     pub open_segments: usize,
     /// A worker without progress for so many seconds is killed.
     pub stall_limit_s: u64,
@@ -341,6 +341,8 @@ pub struct Limits {
     pub large_messages_mb: usize,
     /// Samples of one request, as they are sent, in MiB.
     pub request_mb: u64,
+    /// Length of one request as it comes, in KiB.
+    pub request_message_kb: usize,
     /// Indices of all open recordings, in MiB.
     pub metadata_mb: usize,
     /// Channels in one read.
@@ -365,6 +367,7 @@ impl Default for Limits {
             client_mb: 16,
             large_messages_mb: 16,
             request_mb: 16384,
+            request_message_kb: 1024,
             metadata_mb: 4096,
             channels_per_read: 4096,
             connections: 4096,
@@ -398,6 +401,11 @@ impl Limits {
     /// Samples of one request, in bytes.
     pub fn request_bytes(&self) -> u64 {
         self.request_mb.saturating_mul(MIB as u64)
+    }
+
+    /// Length of one request as it comes, in bytes.
+    pub fn request_message_bytes(&self) -> usize {
+        self.request_message_kb.saturating_mul(1024)
     }
 
     /// Indices of all open recordings, in bytes.

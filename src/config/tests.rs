@@ -329,6 +329,7 @@ fn bad_variables_name_key_and_variable() {
         ("limits.client_mb", "0"),
         ("limits.large_messages_mb", "-1"),
         ("limits.request_mb", "0"),
+        ("limits.request_message_kb", "0"),
         ("limits.metadata_mb", "0"),
         ("limits.channels_per_read", "0"),
         ("limits.connections", "0"),

@@ -171,6 +171,11 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         limits.request_mb,
         1..=1024 * TIB_IN_MIB as u64,
     )?;
+    within(
+        "limits.request_message_kb",
+        limits.request_message_kb,
+        1..=1 << 20,
+    )?;
     within("limits.metadata_mb", limits.metadata_mb, 1..=TIB_IN_MIB)?;
     within(
         "limits.channels_per_read",

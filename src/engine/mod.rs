@@ -389,6 +389,14 @@ impl Engine {
         found.await.map_err(|_| Error::Stopped)?
     }
 
+    /// Has the files of an open recording looked at, unless they were within
+    /// `live.staleness_ms`, and does not wait for it.
+    pub(crate) fn look(&self, key: RecordingName) {
+        let (reply, _) = oneshot::channel();
+        // A file manager without room has better things to do.
+        let _ = self.addresses().file_manager.try_send(Find { key, reply });
+    }
+
     /// Looks for what is new in a recording: blocks, segments and channels that
     /// were written since. The files are looked at unless they were within
     /// `live.staleness_ms`.

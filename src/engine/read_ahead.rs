@@ -1,10 +1,13 @@
 //! Fetching the pages of a read, a bounded number of bytes ahead of its reader.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::Addr;
+use futures_util::FutureExt;
+use futures_util::future::{MaybeDone, maybe_done};
 use tokio::sync::oneshot;
 
 use crate::actors::coordinator::{Coordinator, Fetch, Fetched};
@@ -60,7 +63,17 @@ struct Coming {
     asked: Vec<PageKey>,
     /// Decoded bytes of these.
     bytes: usize,
-    answer: oneshot::Receiver<Fetched>,
+    answer: MaybeDone<oneshot::Receiver<Fetched>>,
+}
+
+impl Coming {
+    /// Whether it is known already that there was no room for its pages.
+    fn is_refused(&mut self) -> bool {
+        // What comes later is waited for later.
+        let _ = (&mut self.answer).now_or_never();
+        let answer = Pin::new(&mut self.answer).output_mut();
+        matches!(answer, Some(Ok(Err(Error::Busy { .. }))))
+    }
 }
 
 /// A page that a coming chunk needs, or one that is still to be planned.
@@ -146,7 +159,10 @@ impl ReadAhead {
             return Ok(None);
         };
         if !chunk.asked.is_empty() {
-            let fetched = (&mut chunk.answer).await.map_err(|_| Error::Stopped)??;
+            (&mut chunk.answer).await;
+            let fetched = Pin::new(&mut chunk.answer).take_output();
+            let fetched = fetched.ok_or(Error::Stopped)?;
+            let fetched = fetched.map_err(|_| Error::Stopped)??;
             for (key, page) in chunk.asked.drain(..).zip(fetched) {
                 if let Some(held) = self.held.get_mut(&key) {
                     held.page = Some(page?);
@@ -247,7 +263,7 @@ impl ReadAhead {
                 break;
             }
             self.check().await?;
-            let (chunk, reply) = self.plan_chunk(total);
+            let (mut chunk, reply) = self.plan_chunk(total);
             if !self.permit(&chunk, ahead).await? {
                 break;
             }
@@ -261,6 +277,12 @@ impl ReadAhead {
                     .send(question)
                     .await
                     .map_err(|_| Error::Stopped)?;
+                // It is asked for again with the next message, or when its client
+                // waits for it.
+                if ahead && chunk.is_refused() {
+                    self.lease.shrink_ahead(self.ahead_bytes());
+                    break;
+                }
             }
             // From here on nothing waits, so that a cancelled call leaves either
             // no trace or a complete one.
@@ -274,6 +296,12 @@ impl ReadAhead {
             }
         }
         Ok(())
+    }
+
+    /// Bytes that are held by permits for pages ahead of the client.
+    fn ahead_bytes(&self) -> usize {
+        let ahead = self.held.values().filter(|held| held.ahead);
+        ahead.map(|held| held.bytes).sum()
     }
 
     fn held_bytes(&self) -> usize {
@@ -311,7 +339,7 @@ impl ReadAhead {
             rows,
             asked,
             bytes,
-            answer,
+            answer: maybe_done(answer),
         };
         (chunk, reply)
     }

@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
@@ -30,16 +31,14 @@ use crate::error::Error;
 use crate::mef::{OpenOptions, Rule, SampleValue};
 use crate::worker::page::PagedRecording;
 
-/// Bytes of samples in one message of a long reply. A client that stops reading holds two of them,
-/// since as much again is in the hands of HTTP/2. A twentieth of what the existing
+/// Bytes of samples in one message of a long reply. A client that stops reading holds two
+/// or three of them, which are in the hands of HTTP/2. A twentieth of what the existing
 /// servers send, and no slower.
 const MESSAGE_BYTES: usize = 128 << 10;
 /// Bytes of a reply that is one message, where there is room: each message more costs
 /// a Python client a tenth of a millisecond. As much as the existing servers send at a
 /// time, and below the 4 MiB that a client accepts unless told otherwise.
 const WHOLE_BYTES: u64 = 2_621_440;
-/// Windows that are longer may be too long for one request, in microseconds.
-const LONG_WINDOW_US: i64 = 3_600_000_000;
 /// Header by which a client of mef3io-server 3.1 names itself.
 const CLIENT_ID: &str = "x-mef3io-client-id";
 const MAX_CLIENT_ID: usize = 128;
@@ -105,13 +104,8 @@ impl Legacy {
         request: &SignalChunkRequest,
         caller: Caller,
     ) -> Result<Reading<f64>, Error> {
-        self.engine.find(self.name(&request.file_path)).await?;
-        let plan = self
-            .ask(PlanSegment {
-                key: self.name(&request.file_path),
-                index: request.chunk_idx,
-            })
-            .await??;
+        let ask = || self.plan_segment(request);
+        let plan = self.plan(&request.file_path, size_of::<f64>(), ask).await?;
         self.start(request.file_path.clone(), plan, caller)
     }
 
@@ -121,14 +115,46 @@ impl Legacy {
         request: SignalRangeRequest,
         caller: Caller,
     ) -> Result<Reading<f32>, Error> {
-        if request.end_uutc.saturating_sub(request.start_uutc) > LONG_WINDOW_US {
-            // One that is too long is refused without a look at the files.
-            let plan = self.plan_range(&request).await?;
-            self.engine.check_size(&plan, size_of::<f32>())?;
-        }
-        self.engine.find(self.name(&request.file_path)).await?;
-        let plan = self.plan_range(&request).await?;
+        let ask = || self.plan_range(&request);
+        let plan = self.plan(&request.file_path, size_of::<f32>(), ask).await?;
         self.start(request.file_path, plan, caller)
+    }
+
+    /// Plans a read of samples of so many bytes by what is known of the recording, and
+    /// once more where a look at its files finds news. What is beyond a limit is
+    /// refused without that look, which waits for a worker.
+    async fn plan<P>(
+        &self,
+        file_path: &str,
+        value_bytes: usize,
+        ask: impl Fn() -> P,
+    ) -> Result<ReadPlan, Error>
+    where
+        P: Future<Output = Result<ReadPlan, Error>>,
+    {
+        let known = ask().await.and_then(|plan| {
+            self.engine.check_size(&plan, value_bytes)?;
+            Ok(plan)
+        });
+        if let Err(error @ (Error::RequestTooLarge { .. } | Error::LimitExceeded { .. })) = known {
+            // What is known may be old: the next one is judged by what there is now.
+            self.engine.look(self.name(file_path));
+            return Err(error);
+        }
+        let now = self.engine.find(self.name(file_path)).await?;
+        match known {
+            Ok(plan) if Arc::ptr_eq(&plan.recording, &now) => Ok(plan),
+            // What has just appeared may be what was asked for.
+            _ => ask().await,
+        }
+    }
+
+    async fn plan_segment(&self, request: &SignalChunkRequest) -> Result<ReadPlan, Error> {
+        let question = PlanSegment {
+            key: self.name(&request.file_path),
+            index: request.chunk_idx,
+        };
+        self.ask(question).await?
     }
 
     async fn plan_range(&self, request: &SignalRangeRequest) -> Result<ReadPlan, Error> {

@@ -87,7 +87,9 @@ pub async fn serve(
     })?;
     let (limits, counters) = (options.limits, options.counters.clone());
     let grace = options.shutdown_grace;
-    let routes = Routes::new(LegacyServer::new(Legacy::new(engine, options)));
+    let legacy = LegacyServer::new(Legacy::new(engine, options))
+        .max_decoding_message_size(limits.request_message);
+    let routes = Routes::new(legacy);
     transport::serve(listener, routes, limits, counters, grace, shutdown).await;
     Ok(())
 }

@@ -12,10 +12,12 @@ use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
+use super::common::chaos::by_form;
 use super::common::process::client::{Client, soon};
 use super::common::process::session::{KnownSession, assert_same};
 use super::common::process::{LIMIT, until};
 use super::load::connect_narrowly;
+use super::peers::{Pace, slow_client};
 use super::{cuts, end_cleanly, launch, session};
 
 fn whole(session: &KnownSession) -> SignalRangeRequest {
@@ -76,6 +78,59 @@ async fn a_short_reply_that_nobody_takes_costs_its_connection() {
     reading.finish().await.unwrap_err();
     // The next call makes another.
     client.read_right(&session, &one_message).await;
+    end_cleanly(server);
+}
+
+/// Of a long message, what has not left yet is no piece that stands still.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_that_takes_one_large_message_steadily_gets_it() {
+    let session = session();
+    // 20 KB a second, or 20 times as much: seven seconds and more for a piece, or a third
+    // of one.
+    let (limit_s, pause) = by_form(("2", 25), ("20", 500));
+    let pace = Pace {
+        sip: 10_000,
+        pause: Duration::from_millis(pause),
+    };
+    let server = launch()
+        .env("MEF3_SERVER_SERVER_WRITE_STALL_LIMIT_S", limit_s)
+        .start();
+    let mut service = slow_client(server.address, pace).await;
+    let mut client = Client::connect_by(service.clone());
+    soon("open", client.open(&session.key())).await.unwrap();
+    let span = session.span(0..16, 0, 40);
+    let request = SignalRangeRequest {
+        end_uutc: span.end(),
+        ..whole(&session)
+    };
+    let began = Instant::now();
+    let stream = service.get_signal_range(request).await.unwrap();
+    let mut stream = stream.into_inner();
+    let message = stream.message().await.unwrap().unwrap();
+    let took = began.elapsed();
+    println!("2.5 MB were taken within {took:?}");
+    assert_eq!(message.array_bytes.len(), 16 * 40_000 * 4);
+    assert!(took > by_form(Duration::from_secs(4), Duration::from_secs(80)));
+    assert!(stream.message().await.unwrap().is_none());
+    let given_up = server.records_of("reply is given up: nothing is taken");
+    assert_eq!(given_up.len(), 0);
+    end_cleanly(server);
+}
+
+/// All that was handed out is gone, and the client takes nothing of the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_of_which_a_whole_piece_is_taken_stalls_too() {
+    let session = session();
+    let server = launch()
+        .env("MEF3_SERVER_SERVER_WRITE_STALL_LIMIT_S", "1")
+        .start();
+    let mut client = connect_narrowly(server.address, &session, 144 << 10).await;
+    let one_message = session.span(0..16, 0, 40);
+    let reading = client.start(&session, &one_message).await;
+    server.logged("reply is given up: nothing is taken");
+    reading.finish().await.unwrap_err();
+    client.read_right(&session, &one_message).await;
+    assert_eq!(cuts(&server), [""; 0]);
     end_cleanly(server);
 }
 

@@ -12,7 +12,7 @@ use super::common::process::client::{Client, soon};
 use super::common::process::session::KnownSession;
 use super::common::process::{LIMIT, Launch, Server, descriptors, resident, until};
 use super::load::{FastReaders, cpu_time, p99};
-use super::peers::{Greeting, half_open, slow_client};
+use super::peers::{Greeting, Pace, half_open, slow_client};
 use super::{cuts, end_cleanly, is_long, launch, session};
 
 /// After so long slow readers have got what they take at once, as fast as any.
@@ -60,7 +60,11 @@ async fn connect_soon(server: &Server, session: &KnownSession) -> Client {
 
 /// Reads everything at a kilobyte a second, until the server ends it.
 async fn read_slowly(server: std::net::SocketAddr, session: &KnownSession) -> String {
-    let mut client = slow_client(server).await;
+    let pace = Pace {
+        sip: 1024,
+        pause: Duration::from_secs(1),
+    };
+    let mut client = slow_client(server, pace).await;
     let all = session.all();
     let request = SignalRangeRequest {
         file_path: session.key(),

@@ -17,9 +17,14 @@ use tonic::transport::{Channel, Endpoint};
 /// What every HTTP/2 client says first, and settings that change nothing.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// Bytes that a slow reader takes at a time, and the pause after them.
-const SIP: usize = 1024;
-const PAUSE: Duration = Duration::from_secs(1);
+/// How a slow reader reads.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// Bytes that it takes at a time.
+    pub sip: usize,
+    /// The pause after them.
+    pub pause: Duration,
+}
 
 /// How much a half-open connection says before it says nothing any more.
 #[derive(Clone, Copy, Debug)]
@@ -56,16 +61,16 @@ pub async fn half_open(address: SocketAddr, greeting: Greeting) -> TcpStream {
     stream
 }
 
-/// A client whose socket takes a kilobyte a second.
-pub async fn slow_client(address: SocketAddr) -> LegacyClient<Channel> {
+/// A client whose socket is read slowly.
+pub async fn slow_client(address: SocketAddr, pace: Pace) -> LegacyClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let channel = endpoint.connect_with_connector(Slowly(address)).await;
+    let channel = endpoint.connect_with_connector(Slowly(address, pace)).await;
     LegacyClient::new(channel.unwrap())
 }
 
-/// Connects by a socket with the smallest buffer that is read slowly.
+/// Connects by a socket with a small buffer that is read slowly.
 #[derive(Clone)]
-struct Slowly(SocketAddr);
+struct Slowly(SocketAddr, Pace);
 
 impl tonic::codegen::Service<Uri> for Slowly {
     type Response = TokioIo<SlowSocket>;
@@ -77,15 +82,16 @@ impl tonic::codegen::Service<Uri> for Slowly {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let address = self.0;
+        let Self(address, pace) = *self;
         Box::pin(async move {
             let socket = TcpSocket::new_v4()?;
-            socket.set_recv_buffer_size(4096)?;
+            socket.set_recv_buffer_size(4 * pace.sip as u32)?;
             Ok(TokioIo::new(SlowSocket {
                 stream: socket.connect(address).await?,
+                pace,
                 // The greetings of both sides are no data.
-                budget: 4 * SIP,
-                pause: Box::pin(sleep(PAUSE)),
+                budget: 4 * pace.sip,
+                pause: Box::pin(sleep(pace.pause)),
             }))
         })
     }
@@ -93,6 +99,7 @@ impl tonic::codegen::Service<Uri> for Slowly {
 
 pub struct SlowSocket {
     stream: TcpStream,
+    pace: Pace,
     budget: usize,
     pause: Pin<Box<Sleep>>,
 }
@@ -105,16 +112,15 @@ impl AsyncRead for SlowSocket {
     ) -> Poll<io::Result<()>> {
         if self.budget == 0 {
             ready!(self.pause.as_mut().poll(cx));
-            self.budget = SIP;
+            self.budget = self.pace.sip;
         }
-        let mut sip = [0; 4 * SIP];
-        let room = buffer.remaining().min(self.budget);
-        let mut part = ReadBuf::new(&mut sip[..room]);
+        let mut sip = vec![0; buffer.remaining().min(self.budget)];
+        let mut part = ReadBuf::new(&mut sip);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         buffer.put_slice(part.filled());
         self.budget -= part.filled().len();
         if self.budget == 0 {
-            self.pause = Box::pin(sleep(PAUSE));
+            self.pause = Box::pin(sleep(self.pace.pause));
         }
         Poll::Ready(Ok(()))
     }

@@ -18,6 +18,7 @@ use self::recording::DemoRecording;
 pub(super) use self::tour::TourError;
 use super::failure::Failure;
 use super::serve::StopSignals;
+use super::{BUILT_FOR_TESTS, complain};
 
 /// Makes a small recording in a temporary folder, serves it, reads it back
 /// through gRPC, kills a worker on the way, and then goes on serving.
@@ -51,6 +52,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         counters: ConnectionCounters::default(),
     };
     let engine = Engine::builder().config(config).start()?;
+    if let Some(warning) = BUILT_FOR_TESTS {
+        complain(warning);
+    }
     let outcome = runtime.block_on(async {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(grpc::serve(engine.clone(), listener, options, async {

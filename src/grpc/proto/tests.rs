@@ -264,6 +264,21 @@ fn messages_of_samples() {
 }
 
 #[test]
+fn requests_may_be_as_long_as_any_that_can_be_answered() {
+    let limits = crate::config::Limits::default();
+    // A file system has 255 bytes for "NAME-000000.segd", and 4096 for a path.
+    let name = "x".repeat(255 - "-000000.segd".len());
+    let request = SignalRangeRequest {
+        file_path: "x".repeat(4096),
+        channel_names: vec![name; limits.channels_per_read],
+        start_uutc: i64::MIN,
+        end_uutc: i64::MAX,
+        n_points: Some(i64::MAX),
+    };
+    assert!(request.encoded_len() <= limits.request_message_bytes());
+}
+
+#[test]
 fn messages_of_envelopes() {
     let request = EnvelopeRequest {
         file_path: text(),

@@ -18,6 +18,8 @@ pub struct ConnectionLimits {
     pub streams: usize,
     /// Calls under way at a time in one connection, which HTTP/2 tells the client.
     pub streams_per_connection: u32,
+    /// Bytes of the message of one request; a longer one is refused.
+    pub request_message: usize,
     /// Bytes of large messages at a time in all connections; where there is no room,
     /// replies are made of small ones.
     pub large_bytes: usize,
@@ -29,7 +31,7 @@ pub struct ConnectionLimits {
     pub keepalive_interval: Duration,
     /// A client that gives no sign of life for so much longer is cut.
     pub keepalive: Duration,
-    /// A reply of which no message is taken for so long is given up.
+    /// A reply of which not even 144 KiB are taken in so long is given up.
     pub write_stall: Duration,
 }
 
@@ -64,6 +66,7 @@ impl From<&Config> for ConnectionLimits {
             connections: limits.connections,
             streams: limits.streams,
             streams_per_connection: limits.streams_per_connection,
+            request_message: limits.request_message_bytes(),
             large_bytes: limits.large_messages_bytes(),
             handshake: server.handshake_limit(),
             request: server.request_limit(),

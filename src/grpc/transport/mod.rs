@@ -40,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// holds megabytes there, and hears of nothing else until it has taken them.
 const UNSENT_BYTES: u32 = 256 << 10;
 /// Bytes of one call's reply that HTTP/2 holds before it waits for the client, one
-/// message excepted.
+/// piece excepted.
 const REPLY_BYTES: usize = 128 << 10;
 /// Bytes of all headers of a request.
 const HEADER_BYTES: u32 = 16 << 10;

@@ -18,6 +18,10 @@ use super::limits::ConnectionLimits;
 use super::locked;
 use super::statistics::{Place, count};
 
+/// Most bytes of a piece: a message may be long, and a client that takes it slowly
+/// and steadily is no stalled one. What a message of a long reply has beside its
+/// samples fits in, so that no tiny piece follows each.
+const PIECE_BYTES: usize = 144 << 10;
 /// How long a reply stays where it is after its deadline.
 const OVERDUE: Duration = Duration::from_secs(1);
 
@@ -54,12 +58,14 @@ impl Room {
 }
 
 struct Progress {
-    /// Pieces that were handed out and have not left.
+    /// Pieces that were made and have not left.
     pieces: usize,
-    /// When the last one left, or the only one was handed out.
+    /// When the last one left, or the only one was made.
     moved: Instant,
     /// Whether the task was ended, since nobody took the reply.
     given_up: bool,
+    /// Whether it was counted as one past its deadline.
+    past_deadline: bool,
 }
 
 impl Reply {
@@ -79,6 +85,7 @@ impl Reply {
                 pieces: 0,
                 moved: Instant::now(),
                 given_up: false,
+                past_deadline: false,
             }),
             large: AtomicUsize::new(0),
             _place: place,
@@ -109,14 +116,13 @@ impl Reply {
         if progress.pieces == 0 || progress.given_up {
             return;
         }
-        let counts = self.connection.shared.counts();
         if self.deadline.is_some_and(|deadline| {
             // One that is taken asks for more soon, and is told why it ends.
             now.saturating_duration_since(deadline.max(progress.moved)) >= OVERDUE
         }) {
-            count(&counts.streams_past_deadline);
+            self.count_past_deadline(&mut progress);
         } else if now.saturating_duration_since(progress.moved) >= limits.write_stall {
-            count(&counts.streams_stalled);
+            count(&self.connection.shared.counts().streams_stalled);
             if let Some(suppressed) = self.connection.shared.stalls.pass() {
                 let (peer, limit) = (self.connection.peer, limits.write_stall);
                 tracing::warn!(%peer, ?limit, suppressed, "reply is given up: nothing is taken");
@@ -129,7 +135,15 @@ impl Reply {
         self.abort();
     }
 
-    fn hand_out(self: &Arc<Self>, bytes: Bytes) -> Piece {
+    /// It may end twice: nobody has taken it by then, nor what tells of that.
+    fn count_past_deadline(&self, progress: &mut Progress) {
+        if !std::mem::replace(&mut progress.past_deadline, true) {
+            count(&self.connection.shared.counts().streams_past_deadline);
+        }
+    }
+
+    /// A piece of all these bytes.
+    fn piece(self: &Arc<Self>, bytes: Bytes) -> Piece {
         let mut progress = locked(&self.progress);
         if progress.pieces == 0 {
             progress.moved = Instant::now();
@@ -153,13 +167,32 @@ impl Drop for Reply {
     }
 }
 
-/// A piece of a reply in the hands of the transport, which drops it when the last
-/// byte is in the socket.
+/// A piece of a reply on its way to the transport, or in its hands: that drops it when
+/// the last byte is in the socket.
 pub(super) struct Piece {
     bytes: Bytes,
     /// Bytes at the beginning.
     length: usize,
     reply: Option<Arc<Reply>>,
+}
+
+impl Piece {
+    /// As much of it as is handed out at a time, and the rest, if there is one.
+    fn split(mut self) -> (Self, Option<Self>) {
+        if self.length <= PIECE_BYTES {
+            return (self, None);
+        }
+        self.length -= PIECE_BYTES;
+        let first = Self {
+            length: PIECE_BYTES,
+            bytes: self.bytes.split_to(PIECE_BYTES),
+            reply: self.reply.clone(),
+        };
+        if let Some(reply) = &self.reply {
+            locked(&reply.progress).pieces += 1;
+        }
+        (first, Some(self))
+    }
 }
 
 impl Drop for Piece {
@@ -195,6 +228,8 @@ pub(super) struct ReplyBody(Option<Running>);
 
 struct Running {
     body: tonic::body::Body,
+    /// What is not handed out yet of the last message.
+    rest: Option<Piece>,
     reply: Arc<Reply>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -204,6 +239,7 @@ impl ReplyBody {
         let deadline = reply.deadline.map(|at| Box::pin(sleep_until(at)));
         Self(Some(Running {
             body,
+            rest: None,
             reply,
             deadline,
         }))
@@ -223,41 +259,46 @@ impl Body for ReplyBody {
         };
         let deadline = running.deadline.as_mut();
         if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-            count(
-                &running
-                    .reply
-                    .connection
-                    .shared
-                    .counts()
-                    .streams_past_deadline,
-            );
+            let reply = &running.reply;
+            reply.count_past_deadline(&mut locked(&reply.progress));
             // Nothing of the read goes on.
             self.0 = None;
             let mut trailers = HeaderMap::new();
             let added = past_deadline().add_header(&mut trailers);
             return Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))));
         }
-        let Some(frame) = ready!(Pin::new(&mut running.body).poll_frame(cx)) else {
-            self.0 = None;
-            return Poll::Ready(None);
+        let message = match running.rest.take() {
+            Some(rest) => rest,
+            None => {
+                let Some(frame) = ready!(Pin::new(&mut running.body).poll_frame(cx)) else {
+                    self.0 = None;
+                    return Poll::Ready(None);
+                };
+                let reply = &running.reply;
+                let frame = frame?.map_data(|bytes| reply.piece(bytes));
+                match frame.into_data() {
+                    Ok(message) => message,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                }
+            }
         };
-        let reply = &running.reply;
-        Poll::Ready(Some(
-            frame.map(|frame| frame.map_data(|bytes| reply.hand_out(bytes))),
-        ))
+        let (piece, rest) = message.split();
+        running.rest = rest;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
         self.0
             .as_ref()
-            .is_none_or(|running| running.body.is_end_stream())
+            .is_none_or(|running| running.rest.is_none() && running.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(
-            || SizeHint::with_exact(0),
-            |running| running.body.size_hint(),
-        )
+        match &self.0 {
+            None => SizeHint::with_exact(0),
+            Some(running) if running.rest.is_none() => running.body.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mef3_server::grpc::proto::client::LegacyClient;
 use mef3_server::grpc::proto::{
-    FileInfoRequest, FileInfoResponse, OpenFileRequest, SignalChunk, SignalRangeRequest,
+    FileInfoRequest, FileInfoResponse, OpenFileRequest, SetActiveChannelsRequest,
+    SetSignalSegmentRequest, SignalChunk, SignalChunkRequest, SignalRangeRequest,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -74,6 +75,41 @@ impl Client {
             file_path: path.into(),
         };
         soon("close", self.0.close_file(request)).await.unwrap();
+    }
+
+    /// Lays a grid of segments over a session, of some channels.
+    pub async fn set_segments(&mut self, session: &KnownSession, seconds: i64, names: &[String]) {
+        let request = SetSignalSegmentRequest {
+            file_path: session.key(),
+            seconds,
+        };
+        let reply = soon("grid", self.0.set_signal_segment_size(request)).await;
+        assert_eq!(reply.unwrap().into_inner().error_message.unwrap(), "");
+        let request = SetActiveChannelsRequest {
+            file_path: session.key(),
+            channel_names: names.into(),
+        };
+        let reply = soon("channels", self.0.set_active_channels(request)).await;
+        assert_eq!(reply.unwrap().into_inner().error_message.unwrap(), "");
+    }
+
+    /// Asks for a segment of the grid: its first message.
+    pub async fn segment(
+        &mut self,
+        session: &KnownSession,
+        index: i64,
+    ) -> Result<SignalChunk, String> {
+        let request = SignalChunkRequest {
+            file_path: session.key(),
+            chunk_idx: index,
+        };
+        let stream = soon("segment", self.0.get_signal_segment(request)).await;
+        let mut stream = stream.unwrap().into_inner();
+        let chunk = soon("a message", stream.message()).await.unwrap().unwrap();
+        match chunk.error_message.as_deref() {
+            Some(error) if !error.is_empty() => Err(error.into()),
+            _ => Ok(chunk),
+        }
     }
 
     /// Starts to read a span.
