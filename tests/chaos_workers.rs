@@ -80,15 +80,18 @@ async fn quiet(server: &Server, session: &Arc<KnownSession>) -> Told {
     quiet
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn random_workers_are_killed_all_the_time() {
+/// Between two kills of a storm.
+const STORM_PAUSE: Duration = Duration::from_millis(200);
+
+/// Kills a random worker all the time, under readers. How often one was killed, and
+/// how often all slots were at rest at once, so that the server read by itself.
+async fn storm(what: &str, launch: Launch, length: Duration) -> (usize, usize) {
     let session = session();
-    let server = launch().start();
+    let server = launch.start();
     let before = quiet(&server, &session).await;
-    let length = Duration::from_secs(by_form(5, 600));
     let load = Load::start(&server, &session, clients(), WINDOWS);
     let mut random = fastrand::Rng::with_seed(5);
-    let kills = trouble(length, Duration::from_millis(200), || {
+    let kills = trouble(length, STORM_PAUSE, || {
         let workers = server.workers();
         let victim = random.choice(&workers);
         victim.map_or(0, |victim| usize::from(send(victim, Signal::KILL)))
@@ -96,11 +99,38 @@ async fn random_workers_are_killed_all_the_time() {
     let kills = kills.await;
     let told = load.stop().await;
     let rests = server.records_of("worker slot rests").len();
-    println!("{kills} kills, slots rested {rests} times");
-    compare("random kills", &before, &told, STORM_FACTOR);
+    let returns = server.records_of("worker processes read again").len();
+    println!("{what}: {kills} kills, slots rested {rests} times, {returns} returns to workers");
+    compare(what, &before, &told, STORM_FACTOR);
     told.assert_well(clients());
-    assert!(kills >= 10, "{kills} kills are no storm");
+    let alone = server
+        .records_of("no worker can run: reads are decoded in the server process")
+        .len();
     end_cleanly(server);
+    (kills, alone)
+}
+
+/// Workers read all the while: that kills have an end by default, after which the server
+/// reads by itself, would leave most of the storm to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_workers_are_killed_all_the_time() {
+    let length = Duration::from_secs(by_form(5, 600));
+    let launch = launch().env("MEF3_SERVER_WORKERS_RESTART_BUDGET", "1000000");
+    let (kills, alone) = storm("random kills", launch, length).await;
+    let most = length.as_millis() / STORM_PAUSE.as_millis();
+    assert!(kills as u128 >= most / 2, "{kills} of {most} kills");
+    assert_eq!(alone, 0, "the server has read by itself");
+}
+
+/// By default the restarts are spent after some seconds: the server reads by itself,
+/// until the slots have rested.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_that_spends_the_restarts_is_weathered_by_the_server() {
+    let length = Duration::from_secs(by_form(10, 120));
+    let (kills, alone) = storm("kills until nobody is left", launch(), length).await;
+    // Ten restarts of each slot, and the one after them.
+    assert!(kills >= 22, "{kills} kills");
+    assert!(alone > 0, "there was always a worker");
 }
 
 #[tokio::test(flavor = "multi_thread")]
