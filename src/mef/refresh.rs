@@ -614,6 +614,9 @@ mod tests {
 
     const START: i64 = 1_600_000_000_000_000;
 
+    /// What is said, and how.
+    type Lie = (&'static str, fn(&mut Growth));
+
     /// Writes two blocks, of a second each.
     fn write(mut channel: ChannelWriter, from_s: i64) {
         let start = START + from_s * 1_000_000;
@@ -659,7 +662,7 @@ mod tests {
         // They are told to somebody who has them already.
         assert!(!honest.fits(&Known::of(&grown)));
 
-        let lies: [(&str, fn(&mut Growth)); 12] = [
+        let lies: [Lie; 12] = [
             ("a channel is missing", |it| drop(it.channels.remove(1))),
             ("channels change places", |it| it.channels.swap(0, 1)),
             ("a channel comes twice", |it| {

@@ -215,6 +215,9 @@ fn told(page: RecordPage) -> Result<(), Lie> {
     JobCheck::new(Arc::new(Job::new(7, work))).records(7, &Ok(page))
 }
 
+/// What is said of a record, and how.
+type Spoil = (&'static str, fn(&mut PlacedRecord));
+
 #[test]
 fn records_are_compared_with_what_was_asked_for() {
     assert_eq!(told(notes(&[10, 10, 19])), Ok(()));
@@ -288,7 +291,7 @@ fn records_are_compared_with_what_was_asked_for() {
     for (lie, page) in lies {
         assert_eq!(told(page), Err(Lie::Records), "{lie}");
     }
-    let spoilt: [(&str, fn(&mut PlacedRecord)); 4] = [
+    let spoilt: [Spoil; 4] = [
         ("of the session", |it| it.channel = None),
         ("of another channel", |it| it.channel = Some("d".into())),
         ("of another type", |it| it.record.kind = RecordType::EDFA),
