@@ -276,6 +276,8 @@ const LIES: [&str; 8] = [
 ];
 /// The same of an opening.
 const OPENING_LIES: [&str; 3] = ["identity", "recording", "job"];
+/// The same of what is new in a session.
+const NEWS_LIES: [&str; 1] = ["news"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_costs_its_worker_and_the_read_a_retry() {
@@ -285,15 +287,18 @@ async fn a_lie_costs_its_worker_and_the_read_a_retry() {
         // There are more lies here than a slot has restarts.
         .env("MEF3_SERVER_WORKERS_RESTART_BUDGET", "1000")
         .env("MEF3_SERVER_WORKERS_RESTART_BACKOFF_MAX_MS", "20")
+        // Each read looks for news.
+        .env("MEF3_SERVER_LIVE_STALENESS_MS", "0")
         .start();
     for (lie, at) in LIES
         .map(|lie| (lie, "page"))
         .into_iter()
         .chain(OPENING_LIES.map(|lie| (lie, "open")))
+        .chain(NEWS_LIES.map(|lie| (lie, "refresh")))
     {
         let session = KnownSession::write(2, 256, 20);
         let mut client = Client::connect(server.address).await;
-        if at == "page" {
+        if at != "open" {
             client.open(&session.key()).await.unwrap();
         }
         let liar = server.workers_up(1)[0].pid;
@@ -327,10 +332,10 @@ async fn a_lie_costs_its_worker_and_the_read_a_retry() {
                 client.read(&session, &page).await.unwrap_err()
             }
         };
-        let place = if at == "open" {
-            "opening it"
-        } else {
+        let place = if at == "page" {
             "blocks from 0"
+        } else {
+            "opening it"
         };
         for part in [session.key().as_str(), place, "ended 2 workers"] {
             assert!(error.contains(part), "{lie} at {at}: {error}");

@@ -127,7 +127,7 @@ pub(crate) enum Refresh {
 }
 
 /// The session as it is now, without what was known.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Growth {
     channels: Vec<(String, Vec<SegmentNews>)>,
     unreadable: Vec<UnreadableChannel>,
@@ -260,11 +260,7 @@ pub(crate) fn refresh(
         });
     }
     let (store, _) = Store::open(path)?;
-    let mut growth = Growth {
-        channels: Vec::new(),
-        unreadable: Vec::new(),
-        videos: None,
-    };
+    let mut growth = Growth::default();
     let mut before = known.channels.iter().peekable();
     let mut changed = false;
     let print = video_print(&store)?;

@@ -286,27 +286,23 @@ impl JobCheck {
         Ok(())
     }
 
-    /// Checks the news of a session against what was known of it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the bridge is to call it in place of `refreshed`")
-    )]
-    pub(crate) fn news(&mut self, id: JobId, news: &Result<Refresh, MefError>) -> Result<(), Lie> {
-        self.refreshed(id)?;
-        match (&self.job.work, news) {
-            (Work::Refresh(_, _, known), Ok(news)) if !news.fits(known) => Err(Lie::News),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks that the news of a session were asked for.
-    pub(crate) fn refreshed(&mut self, id: JobId) -> Result<(), Lie> {
+    /// Checks that the news of a session were asked for, and fit what was known of it.
+    pub(crate) fn refreshed(
+        &mut self,
+        id: JobId,
+        news: &Result<Refresh, MefError>,
+    ) -> Result<(), Lie> {
         self.check_job(id)?;
-        let asked = matches!(self.job.work, Work::Refresh(..));
-        if !asked || std::mem::replace(&mut self.opened, true) {
+        let Work::Refresh(_, _, known) = &self.job.work else {
+            return Err(Lie::Kind);
+        };
+        if std::mem::replace(&mut self.opened, true) {
             return Err(Lie::Kind);
         }
-        Ok(())
+        match news {
+            Ok(news) if !news.fits(known) => Err(Lie::News),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that records were asked for, and that these are such.

@@ -162,14 +162,14 @@ fn news_are_compared_with_what_was_known() {
     // The second channel, whose only segment is found.
     let news = refresh(&path, &options, before, &mut || {});
     let mut check = look(before);
-    assert!(matches!(check.news(8, &news), Err(Lie::Job { .. })));
-    assert_eq!(check.news(7, &news), Ok(()));
+    assert!(matches!(check.refreshed(8, &news), Err(Lie::Job { .. })));
+    assert_eq!(check.refreshed(7, &news), Ok(()));
     assert_eq!(check.done(7), Ok(()));
-    assert_eq!(check.news(7, &news), Err(Lie::Kind), "told twice");
-    assert_eq!(look(after).news(7, &news), Err(Lie::News));
-    assert_eq!(JobCheck::new(job()).news(7, &news), Err(Lie::Kind));
+    assert_eq!(check.refreshed(7, &news), Err(Lie::Kind), "told twice");
+    assert_eq!(look(after).refreshed(7, &news), Err(Lie::News));
+    assert_eq!(JobCheck::new(job()).refreshed(7, &news), Err(Lie::Kind));
     let nothing = refresh(&path, &options, after, &mut || {});
-    assert_eq!(look(after).news(7, &nothing), Ok(()));
+    assert_eq!(look(after).refreshed(7, &nothing), Ok(()));
 }
 
 /// Notes at some times, of the channel "c".
