@@ -100,7 +100,7 @@ impl Direct<'_> {
                 })))
             }
             Reply::Refreshed(job, news) => {
-                self.check.refreshed(job)?;
+                self.check.refreshed(job, &news)?;
                 Ok(JobEvent::Refreshed(news))
             }
             Reply::Records(job, page) => {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 
-use super::read_ahead::{Chunk, ReadAhead};
+use super::read_ahead::{Blocks, ReadAhead};
 use crate::config::OnDamage;
 use crate::error::Error;
 use crate::mef::{BlockDamage, BlockPosition, UnreadableSegment};
-use crate::worker::page::Page;
+use crate::worker::page::{Page, PageKey, PagedRecording};
 
 /// A stored block: its samples as counts, just as they were recorded.
 #[derive(Clone, Debug)]
@@ -25,10 +25,30 @@ pub struct Block {
     pub sampling_frequency: f64,
     /// Units per count, as stored: 0 where it was never set.
     pub units_conversion_factor: f64,
-    pub(super) page: Arc<Page>,
+    page: Arc<Page>,
 }
 
 impl Block {
+    /// A block of a page; `None` where the recording has no such block.
+    pub(super) fn new(
+        recording: &PagedRecording,
+        row: usize,
+        position: BlockPosition,
+        key: &PageKey,
+        page: Arc<Page>,
+    ) -> Option<Self> {
+        let (channel, segment, _) = recording.run_of(key)?;
+        let entry = segment.index.get(position.block as usize)?;
+        Some(Self {
+            row,
+            position,
+            start_uutc: entry.start_uutc,
+            sampling_frequency: channel.sampling_frequency,
+            units_conversion_factor: segment.acquisition.units_conversion_factor,
+            page,
+        })
+    }
+
     /// The counts.
     ///
     /// # Errors
@@ -62,18 +82,29 @@ pub enum BlockItem {
 /// their place in the file where that is also the order of time.
 pub struct BlockStream {
     pages: Option<ReadAhead>,
-    ready: VecDeque<BlockItem>,
+    unreadable: VecDeque<BlockItem>,
+    ready: Ready,
+}
+
+/// The blocks that came last.
+#[derive(Default)]
+struct Ready {
+    /// What they are of, until it is left.
+    chunk: Option<Blocks>,
+    /// Those that were not taken yet, and the page of each.
+    blocks: VecDeque<(usize, BlockPosition, PageKey)>,
 }
 
 impl BlockStream {
     pub(super) fn new(pages: ReadAhead, on_damage: OnDamage) -> Self {
-        let ready = match on_damage {
+        let unreadable = match on_damage {
             OnDamage::Fail => VecDeque::new(),
             OnDamage::Mask => unreadable(&pages),
         };
         Self {
             pages: Some(pages),
-            ready,
+            unreadable,
+            ready: Ready::default(),
         }
     }
 
@@ -81,25 +112,21 @@ impl BlockStream {
     ///
     /// # Cancellation
     /// Dropping the future loses nothing; dropping the stream cancels the work
-    /// that nobody else wants.
+    /// that nobody else wants. Until the call is made again or the stream is
+    /// dropped, it may hold a share of `limits.in_flight_mb` that others wait for.
     ///
     /// # Errors
     /// The first thing that went wrong: a changed file, a limit.
     pub async fn next(&mut self) -> Option<Result<BlockItem, Error>> {
-        loop {
-            if let Some(item) = self.ready.pop_front() {
-                return Some(Ok(item));
-            }
-            let pages = self.pages.as_mut()?;
-            match pages.next().await {
-                Ok(Some(chunk)) => self.ready = blocks(pages, &chunk),
-                Ok(None) => self.pages = None,
-                Err(error) => {
-                    self.pages = None;
-                    return Some(Err(error));
-                }
-            }
+        if let Some(item) = self.unreadable.pop_front() {
+            return Some(Ok(item));
         }
+        let pages = self.pages.as_mut()?;
+        let next = self.ready.next(pages).await.transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.pages = None;
+        }
+        next.map(|block| block.map(BlockItem::Block))
     }
 
     /// The same as a [`Stream`].
@@ -125,32 +152,53 @@ fn unreadable(pages: &ReadAhead) -> VecDeque<BlockItem> {
     .collect()
 }
 
+impl Ready {
+    /// The next block; `None` after the last.
+    async fn next(&mut self, pages: &mut ReadAhead) -> Result<Option<Block>, Error> {
+        while self.blocks.is_empty() {
+            if let Some(taken) = self.chunk.take() {
+                pages.leave_blocks(&taken);
+            }
+            let Some(chunk) = pages.next_blocks().await? else {
+                return Ok(None);
+            };
+            self.blocks = starting_in(pages, &chunk);
+            self.chunk = Some(chunk);
+        }
+        let Some(&(row, position, key)) = self.blocks.front() else {
+            return Ok(None);
+        };
+        let page = pages.page(key).await?;
+        self.blocks.pop_front();
+        if let (Some((.., next)), Some(chunk)) = (self.blocks.front(), &self.chunk)
+            && *next != key
+        {
+            pages.leave_page(chunk, &key);
+        }
+        let recording = &pages.plan.recording;
+        let block = Block::new(recording, row, position, &key, page);
+        block.map(Some).ok_or(Error::Stopped)
+    }
+}
+
 /// The blocks whose first visible sample is in this chunk: each block of a read
 /// belongs to exactly one.
-fn blocks(pages: &ReadAhead, chunk: &Chunk) -> VecDeque<BlockItem> {
+fn starting_in(pages: &ReadAhead, chunk: &Blocks) -> VecDeque<(usize, BlockPosition, PageKey)> {
     let columns = chunk.first_column..chunk.first_column + chunk.columns;
     let mut found = VecDeque::new();
     let sources = pages.plan.rows().zip(&pages.placements).zip(&chunk.rows);
     for (row, ((channel, placement), blocks)) in sources.enumerate() {
-        for (position, page) in blocks {
+        for &(position, key) in blocks {
             let Some(segment) = channel.segments.get(position.segment as usize) else {
                 continue;
             };
             let Some(entry) = segment.index.get(position.block as usize) else {
                 continue;
             };
-            let column = placement.column(*position, entry.start_uutc, entry.samples);
-            if !column.is_some_and(|column| columns.contains(&(column.max(0) as u64))) {
-                continue;
+            let column = placement.column(position, entry.start_uutc, entry.samples);
+            if column.is_some_and(|column| columns.contains(&(column.max(0) as u64))) {
+                found.push_back((row, position, key));
             }
-            found.push_back(BlockItem::Block(Block {
-                row,
-                position: *position,
-                start_uutc: entry.start_uutc,
-                sampling_frequency: channel.sampling_frequency,
-                units_conversion_factor: segment.acquisition.units_conversion_factor,
-                page: Arc::clone(page),
-            }));
         }
     }
     found

@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::blocks::Block;
+use super::permits::Lease;
+use super::read_ahead::{bytes_of, fetch};
 use super::{Engine, Recording};
-use crate::actors::coordinator::Fetch;
 use crate::error::Error;
 use crate::mef::BlockPosition;
-use crate::worker::page::{PageKey, Revision};
+use crate::worker::page::{Page, PageKey, Revision};
 
 /// Shortest pause between two looks at the files.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// Pages that are planned at a time: a recording has millions, and planning goes
+/// through every segment.
+const PLANNED: usize = 1024;
 
 /// The blocks that are added to a recording, as a stream without an end.
 pub struct Follow {
@@ -28,9 +31,13 @@ pub struct Follow {
     /// Blocks of each segment that were handed out or passed over, by channel and
     /// stem.
     seen: HashMap<(String, String), usize>,
-    /// Pages with blocks that are to be handed out, and the first of these.
+    /// The next pages with blocks that are to be handed out, and the first of these.
     coming: VecDeque<(usize, BlockPosition, PageKey)>,
-    ready: VecDeque<Block>,
+    /// Those are not all that are known.
+    unplanned: bool,
+    /// The first of them, as long as there is room for it ahead of the client.
+    page: Option<Arc<Page>>,
+    lease: Lease,
     pause: Duration,
     /// Kept over cancelled calls, or impatient callers would wait for ever.
     next_look: Instant,
@@ -46,19 +53,20 @@ impl Follow {
         staleness: Duration,
     ) -> Self {
         let mut follow = Self {
+            lease: engine.inner.permits.lease(0),
             engine,
             recording: recording.clone(),
             channels,
             seen: HashMap::new(),
             coming: VecDeque::new(),
-            ready: VecDeque::new(),
+            unplanned: true,
+            page: None,
             // Who asks twice in that time sees what is new within one and a half.
             pause: (staleness / 2).max(MIN_PAUSE),
             next_look: Instant::now(),
             failed: false,
         };
         follow.pass_over(from_uutc.unwrap_or(i64::MAX));
-        follow.plan();
         follow
     }
 
@@ -73,7 +81,8 @@ impl Follow {
     /// is an item like any other, see [`Block::counts`].
     ///
     /// # Cancellation
-    /// Dropping the future loses nothing.
+    /// Dropping the future loses nothing. Until the call is made again or the stream
+    /// is dropped, it may hold a share of `limits.in_flight_mb` that others wait for.
     ///
     /// # Errors
     /// [`MefError::Changed`](crate::mef::MefError::Changed) where files were
@@ -90,24 +99,24 @@ impl Follow {
 
     async fn try_next(&mut self) -> Result<Block, Error> {
         loop {
-            if let Some(block) = self.ready.pop_front() {
-                return Ok(block);
+            if let Some(&(row, position, key)) = self.coming.front() {
+                let page = self.first_page(key).await?;
+                self.take_first();
+                let recording = &self.recording.paged;
+                let block = Block::new(recording, row, position, &key, page);
+                return block.ok_or(Error::Stopped);
             }
-            if let Some(&(row, first, key)) = self.coming.front() {
-                self.fetch(row, first, key).await?;
-                self.coming.pop_front();
+            if self.unplanned {
+                self.plan();
                 continue;
             }
             tokio::time::sleep_until(self.next_look).await;
             let now = self.engine.refresh(&self.recording).await?;
             self.next_look = Instant::now() + self.pause;
             now.paged.must_be(self.recording.paged.id)?;
-            // Most looks find nothing, and planning goes through every segment.
-            let changed = now.revision() != self.revision();
+            // Most looks find nothing.
+            self.unplanned = now.revision() != self.revision();
             self.recording = now;
-            if changed {
-                self.plan();
-            }
         }
     }
 
@@ -135,7 +144,7 @@ impl Follow {
         }
     }
 
-    /// Finds the pages of the blocks that were not seen yet.
+    /// Finds the next pages with blocks that were not seen yet.
     fn plan(&mut self) {
         let recording = Arc::clone(&self.recording.paged);
         for (channel, position) in recording.recording.channels.iter().zip(0u32..) {
@@ -150,6 +159,9 @@ impl Follow {
                 let place = (channel.name.clone(), segment.stem.clone());
                 let seen = self.seen.entry(place).or_default();
                 while *seen < segment.index.len() {
+                    if self.coming.len() == PLANNED {
+                        return;
+                    }
                     let block = *seen as u32;
                     let Some(key) = recording.page_of(position, number, block) else {
                         break;
@@ -163,35 +175,35 @@ impl Follow {
                 }
             }
         }
+        self.unplanned = false;
     }
 
-    /// Has a page decoded, and makes its blocks from `first` on ready.
-    async fn fetch(&mut self, row: usize, first: BlockPosition, key: PageKey) -> Result<(), Error> {
-        let recording = &self.recording.paged;
-        let (reply, fetched) = oneshot::channel();
-        let question = Fetch {
-            recording: Arc::clone(recording),
-            pages: vec![key],
-            reply,
-        };
-        let sent = self.engine.addresses().coordinator.send(question).await;
-        sent.map_err(|_| Error::Stopped)?;
-        let pages = fetched.await.map_err(|_| Error::Stopped)??;
-        let page = pages.into_iter().next().ok_or(Error::Stopped)??;
-        let Some((channel, segment, entries)) = recording.run_of(&key) else {
-            return Ok(());
-        };
-        let blocks = entries.zip(key.first_block..);
-        for (entry, block) in blocks.filter(|(_, block)| *block >= first.block) {
-            self.ready.push_back(Block {
-                row,
-                position: BlockPosition { block, ..first },
-                start_uutc: entry.start_uutc,
-                sampling_frequency: channel.sampling_frequency,
-                units_conversion_factor: segment.acquisition.units_conversion_factor,
-                page: Arc::clone(&page),
-            });
+    /// The first page that comes. It is held for its other blocks, too, if there is
+    /// room for it; otherwise it comes again.
+    async fn first_page(&mut self, key: PageKey) -> Result<Arc<Page>, Error> {
+        if let Some(page) = &self.page {
+            return Ok(Arc::clone(page));
         }
-        Ok(())
+        let recording = &self.recording.paged;
+        let addresses = self.engine.addresses();
+        let page = fetch(&addresses.coordinator, recording, key, &mut self.lease).await?;
+        if self.lease.try_ahead(bytes_of(recording, &key)) {
+            self.page = Some(Arc::clone(&page));
+        }
+        self.lease.end_awaited();
+        Ok(page)
+    }
+
+    /// The first block that comes is taken.
+    fn take_first(&mut self) {
+        let Some((_, position, key)) = self.coming.front_mut() else {
+            return;
+        };
+        position.block += 1;
+        if position.block == key.first_block + key.blocks {
+            self.coming.pop_front();
+            self.page = None;
+            self.lease.shrink_ahead(0);
+        }
     }
 }

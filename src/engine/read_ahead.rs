@@ -89,12 +89,30 @@ struct Held {
     ahead: bool,
 }
 
+impl Held {
+    /// Whether no chunk after this one needs it. The one after the last that was
+    /// planned may need a page again; times that lie far ahead must not fill the
+    /// memory.
+    fn is_over(&self, chunk: ChunkNumber, planned_until: i64) -> bool {
+        self.last_use <= chunk && self.end_uutc <= planned_until
+    }
+}
+
 /// A range of columns with its pages.
 pub(crate) struct Chunk {
     pub(crate) first_column: u64,
     pub(crate) columns: u64,
     /// For each row, the blocks to place, in order.
     pub(crate) rows: Vec<Vec<(BlockPosition, Arc<Page>)>>,
+}
+
+/// A range of columns whose pages are taken one by one.
+pub(crate) struct Blocks {
+    number: ChunkNumber,
+    pub(crate) first_column: u64,
+    pub(crate) columns: u64,
+    /// For each row, the blocks to place, in order, and the page of each.
+    pub(crate) rows: Vec<Vec<(BlockPosition, PageKey)>>,
 }
 
 impl ReadAhead {
@@ -154,6 +172,99 @@ impl ReadAhead {
     ///
     /// Cancel-safe: a dropped call loses nothing.
     pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, Error> {
+        let Some(chunk) = self.come().await? else {
+            return Ok(None);
+        };
+        let page_of = |(block, key): (BlockPosition, PageKey)| {
+            let page = self.held.get(&key).and_then(|held| held.page.clone());
+            Some((block, page?))
+        };
+        let rows = chunk
+            .rows
+            .into_iter()
+            .map(|row| row.into_iter().map(page_of).collect());
+        let rows: Option<Vec<_>> = rows.collect();
+        // Every page was asked for by this chunk or by one before it.
+        let rows = rows.ok_or(Error::Stopped)?;
+        self.leave(chunk.number);
+        Ok(Some(Chunk {
+            first_column: chunk.first_column,
+            columns: chunk.columns,
+            rows,
+        }))
+    }
+
+    /// The blocks of the next chunk, for a client who takes them one by one; `None`
+    /// after the last. Their pages are held until they are [left](Self::leave_blocks),
+    /// as far as there is room ahead of the client. The others come
+    /// [again](Self::page).
+    ///
+    /// Cancel-safe: a dropped call loses nothing.
+    pub(crate) async fn next_blocks(&mut self) -> Result<Option<Blocks>, Error> {
+        let Some(chunk) = self.come().await? else {
+            return Ok(None);
+        };
+        // All others are held ahead of the client already.
+        for (_, key) in chunk.rows.iter().flatten() {
+            if let Some(held) = self.held.get_mut(key).filter(|held| !held.ahead) {
+                held.ahead = self.lease.try_ahead(held.bytes);
+                if !held.ahead {
+                    self.held.remove(key);
+                }
+            }
+        }
+        self.lease.end_awaited();
+        Ok(Some(Blocks {
+            number: chunk.number,
+            first_column: chunk.first_column,
+            columns: chunk.columns,
+            rows: chunk.rows,
+        }))
+    }
+
+    /// A page of the blocks that came last.
+    ///
+    /// Cancel-safe: a dropped call loses nothing.
+    pub(crate) async fn page(&mut self, key: PageKey) -> Result<Arc<Page>, Error> {
+        if let Some(page) = self.held.get(&key).and_then(|held| held.page.clone()) {
+            return Ok(page);
+        }
+        self.check().await?;
+        let recording = &self.plan.recording;
+        let page = fetch(&self.coordinator, recording, key, &mut self.lease).await?;
+        let bytes = bytes_of(recording, &key);
+        if self.lease.try_ahead(bytes) {
+            let held = Held {
+                page: Some(Arc::clone(&page)),
+                bytes,
+                // No later chunk that is planned needs it.
+                last_use: 0,
+                end_uutc: end_of(recording, &key),
+                ahead: true,
+            };
+            self.held.insert(key, held);
+        }
+        self.lease.end_awaited();
+        Ok(page)
+    }
+
+    /// All of these blocks were taken.
+    pub(crate) fn leave_blocks(&mut self, blocks: &Blocks) {
+        self.leave(blocks.number);
+    }
+
+    /// Those of one page were taken: it makes room for others.
+    pub(crate) fn leave_page(&mut self, blocks: &Blocks, key: &PageKey) {
+        let planned_until = self.planned_until();
+        let held = self.held.get(key);
+        if held.is_some_and(|held| held.is_over(blocks.number, planned_until)) {
+            self.held.remove(key);
+            self.lease.shrink_ahead(self.held_bytes());
+        }
+    }
+
+    /// Waits for the next chunk. All of its pages are held when it has come.
+    async fn come(&mut self) -> Result<Option<Coming>, Error> {
         self.ask_ahead().await?;
         let Some(chunk) = self.coming.front_mut() else {
             return Ok(None);
@@ -169,32 +280,21 @@ impl ReadAhead {
                 }
             }
         }
-        let Some(chunk) = self.coming.pop_front() else {
-            return Ok(None);
-        };
-        let page_of = |(block, key): (BlockPosition, PageKey)| {
-            let page = self.held.get(&key).and_then(|held| held.page.clone());
-            Some((block, page?))
-        };
-        let rows = chunk
-            .rows
-            .into_iter()
-            .map(|row| row.into_iter().map(page_of).collect());
-        let rows: Option<Vec<_>> = rows.collect();
-        // Every page was asked for by this chunk or by one before it.
-        let rows = rows.ok_or(Error::Stopped)?;
-        // The chunk after the last that was planned may need a page again; times
-        // that lie far ahead must not fill the memory.
-        let planned_until = self.plan.grid.time_bound(self.next_column, -1.0);
-        self.held
-            .retain(|_, held| held.last_use > chunk.number || held.end_uutc > planned_until);
-        self.settle(chunk.number);
         self.may_be_ahead = self.may_be_ahead.saturating_mul(2);
-        Ok(Some(Chunk {
-            first_column: chunk.first_column,
-            columns: chunk.columns,
-            rows,
-        }))
+        Ok(self.coming.pop_front())
+    }
+
+    /// Drops what no chunk after this one needs.
+    fn leave(&mut self, chunk: ChunkNumber) {
+        let planned_until = self.planned_until();
+        self.held
+            .retain(|_, held| !held.is_over(chunk, planned_until));
+        self.settle(chunk);
+    }
+
+    /// The time until which chunks are planned, uUTC.
+    fn planned_until(&self) -> i64 {
+        self.plan.grid.time_bound(self.next_column, -1.0)
     }
 
     /// After `chunk`: holds nothing any more that its client has waited for, and
@@ -362,8 +462,29 @@ impl ReadAhead {
     }
 }
 
+/// Has one page decoded, within permits of those that clients wait for. These are
+/// for the caller to give back when the page is held by others, or not any more.
+pub(super) async fn fetch(
+    coordinator: &Addr<Coordinator>,
+    recording: &Arc<PagedRecording>,
+    key: PageKey,
+    lease: &mut Lease,
+) -> Result<Arc<Page>, Error> {
+    lease.awaited(bytes_of(recording, &key)).await?;
+    let (reply, fetched) = oneshot::channel();
+    let question = Fetch {
+        recording: Arc::clone(recording),
+        pages: vec![key],
+        reply,
+    };
+    let sent = coordinator.send(question).await;
+    sent.map_err(|_| Error::Stopped)?;
+    let pages = fetched.await.map_err(|_| Error::Stopped)??;
+    pages.into_iter().next().ok_or(Error::Stopped)?
+}
+
 /// Bytes of a page's samples.
-fn bytes_of(recording: &PagedRecording, key: &PageKey) -> usize {
+pub(super) fn bytes_of(recording: &PagedRecording, key: &PageKey) -> usize {
     recording.samples_of(key) as usize * size_of::<i32>()
 }
 

@@ -376,6 +376,39 @@ fn finding(store: &Store, source: &Source, error: MefError) -> DamagedRecord {
 }
 
 impl RecordPage {
+    /// Whether this can be the answer to a query; one that came from another process
+    /// is checked before it is used.
+    pub(crate) fn answers(&self, query: &RecordQuery) -> bool {
+        let here = self.records.len() as u64;
+        let limit = query.limit as u64;
+        let behind = self.total.saturating_sub(query.skip);
+        // Those that cannot be read have a place, too.
+        let places = match self.next {
+            Some(next) => next.checked_sub(query.skip).filter(|&it| it < behind),
+            None => Some(behind),
+        };
+        let in_places = places.is_some_and(|places| {
+            let goes_on = places > 0 || limit == 0 || self.next.is_none();
+            here <= places && places <= limit && goes_on
+        });
+        let is_wanted = |placed: &PlacedRecord| {
+            let PlacedRecord {
+                channel, record, ..
+            } = placed;
+            let channel = channel.as_ref();
+            let names = &query.channels;
+            (names.is_empty() || channel.is_some_and(|name| names.contains(name)))
+                && query.filter.matches(record.kind, record.time_uutc)
+                && record.body.kind().is_none_or(|kind| kind == record.kind)
+        };
+        let in_order = self.records.is_sorted_by_key(|it| it.record.time_uutc);
+        in_places
+            && in_order
+            && self.records.iter().all(is_wanted)
+            && self.plain_in_protected <= self.total
+            && self.damaged.len() <= MAX_DAMAGE
+    }
+
     fn add(&mut self, damaged: DamagedRecord) {
         if self.damaged.len() < MAX_DAMAGE {
             self.damaged.push(damaged);

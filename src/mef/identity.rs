@@ -95,6 +95,11 @@ impl FileIdentity {
             && untouched
     }
 
+    /// Whether the file is in an archive, which does not grow.
+    pub(crate) fn is_archived(&self) -> bool {
+        self.archive_bytes.is_some()
+    }
+
     /// Whether a file in an archive is in this one; `None` for other files.
     pub(crate) fn is_in_archive(&self, archive: &FileStatus) -> Option<bool> {
         let here = FileStatus {

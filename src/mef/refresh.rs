@@ -20,7 +20,8 @@ use super::reconcile::Reconciler;
 use super::recording::{Channel, Recording, Segment, UnreadableChannel};
 use super::segment::{SegmentFiles, is_growing, read_metadata};
 use super::session::{
-    OpenOptions, Outcome, Segments, changing_rate, channels_of, read_segment_or_reason, segments_of,
+    OpenOptions, Outcome, Segments, changing_rate, channels_of, number_of, read_segment_or_reason,
+    segments_of,
 };
 use super::store::{FileStatus, ReadAt, Store};
 use super::video_channel::{VideoChannel, read_video_channels, video_print};
@@ -126,7 +127,7 @@ pub(crate) enum Refresh {
 }
 
 /// The session as it is now, without what was known.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Growth {
     channels: Vec<(String, Vec<SegmentNews>)>,
     unreadable: Vec<UnreadableChannel>,
@@ -152,6 +153,99 @@ struct Longer {
     blocks: Vec<BlockEntry>,
 }
 
+impl Refresh {
+    /// Whether these can be the news of a session of which so much was known; news
+    /// that came from another process are checked before they are used.
+    pub(crate) fn fits(&self, known: &Known) -> bool {
+        match self {
+            Self::Unchanged | Self::Replaced => true,
+            Self::Grown(growth) => growth.fits(known),
+        }
+    }
+}
+
+impl Growth {
+    /// Every channel that was known is still there, and has all that it had.
+    fn fits(&self, known: &Known) -> bool {
+        let mut segments = known.channels.iter().flat_map(|it| &it.segments);
+        let in_archive = segments.any(|segment| segment.identity.data.is_archived());
+        let sorted = self.channels.is_sorted_by(|(a, _), (b, _)| a < b);
+        let mut before = known.channels.iter().peekable();
+        let continue_it = self.channels.iter().all(|(name, news)| {
+            let known = before.next_if(|known| known.name == *name);
+            let segments = known.map_or(&[][..], |known| &known.segments);
+            (known.is_some() || !news.is_empty()) && are_news_of(news, segments)
+        });
+        let videos = self.videos.as_ref();
+        let other_videos = videos.is_none_or(|(print, _)| *print != known.video_print);
+        !in_archive && sorted && continue_it && before.next().is_none() && other_videos
+    }
+}
+
+/// Whether all segments that were known are among these, in the order of all.
+fn are_news_of(news: &[SegmentNews], known: &[KnownSegment]) -> bool {
+    let mut known = known.iter();
+    let mut last = None;
+    let follow = news.iter().all(|news| {
+        let Some(stem) = news.stem_of_true(&mut known) else {
+            return false;
+        };
+        let place = number_of(stem).map(|number| (number, stem));
+        let follows = place.is_some() && place > last;
+        last = place;
+        follows
+    });
+    follow && known.next().is_none()
+}
+
+impl SegmentNews {
+    /// The stem of the segment, where this can be true of it. The known segments
+    /// come one after the other.
+    fn stem_of_true<'a>(
+        &'a self,
+        known: &mut impl Iterator<Item = &'a KnownSegment>,
+    ) -> Option<&'a str> {
+        match self {
+            Self::Known => Some(&known.next()?.stem),
+            Self::Longer(more) => {
+                let known = known.next()?;
+                more.fits(known).then_some(&known.stem)
+            }
+            Self::Found(outcome) => match &**outcome {
+                Outcome::Readable(found) => {
+                    let segment = &found.segment;
+                    let rate = segment.acquisition.sampling_frequency;
+                    let is_whole = segment.index.is_consistent()
+                        && rate.is_finite()
+                        && rate > 0.0
+                        && number_of(&segment.stem) == Some(segment.number);
+                    is_whole.then_some(&segment.stem)
+                }
+                Outcome::Unreadable { number, stem, .. } => {
+                    (number_of(stem) == Some(*number)).then_some(stem)
+                }
+            },
+        }
+    }
+}
+
+impl Longer {
+    /// The files are those that were known, and the blocks lie behind each other and
+    /// behind those that were known.
+    fn fits(&self, known: &KnownSegment) -> bool {
+        let before = &known.identity;
+        let mut end = known.data_end;
+        let behind = self.blocks.iter().all(|block| {
+            let behind = block.file_offset >= end;
+            end = end.max(block.file_end());
+            behind
+        });
+        behind
+            && self.identity.data.continues(&before.data)
+            && self.identity.index.continues(&before.index)
+    }
+}
+
 /// Looks at a session again.
 pub(crate) fn refresh(
     path: &Path,
@@ -166,11 +260,7 @@ pub(crate) fn refresh(
         });
     }
     let (store, _) = Store::open(path)?;
-    let mut growth = Growth {
-        channels: Vec::new(),
-        unreadable: Vec::new(),
-        videos: None,
-    };
+    let mut growth = Growth::default();
     let mut before = known.channels.iter().peekable();
     let mut changed = false;
     let print = video_print(&store)?;
@@ -510,5 +600,104 @@ impl Segment {
             segment.span_uutc = (start, end);
         }
         Some(segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mef::{ChannelOptions, ChannelWriter, SessionOptions, SessionWriter, open_session};
+
+    const START: i64 = 1_600_000_000_000_000;
+
+    /// What is said, and how.
+    type Lie = (&'static str, fn(&mut Growth));
+
+    /// Writes two blocks, of a second each.
+    fn write(mut channel: ChannelWriter, from_s: i64) {
+        let start = START + from_s * 1_000_000;
+        channel.write(start, &[1; 200]).unwrap();
+        channel.finish().unwrap();
+    }
+
+    fn growth(news: Refresh) -> Growth {
+        match news {
+            Refresh::Grown(growth) => *growth,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn longer(growth: &mut Growth) -> &mut Longer {
+        match &mut growth.channels[0].1[0] {
+            SegmentNews::Longer(longer) => longer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn news_that_no_honest_worker_has_do_not_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.mefd");
+        let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+        let channel = |name| ChannelOptions {
+            block_samples: Some(100),
+            ..ChannelOptions::new(name, 100.0)
+        };
+        write(session.channel(channel("a")).unwrap(), 0);
+        write(session.channel(channel("b")).unwrap(), 0);
+        let options = OpenOptions::default();
+        let before = open_session(&path, &options).unwrap();
+        let known = Known::of(&before);
+        write(session.continue_channel("a").unwrap(), 2);
+        write(session.channel(channel("c")).unwrap(), 0);
+        let news = refresh(&path, &options, &known, &mut || {}).unwrap();
+        assert!(news.fits(&known));
+        let honest = growth(news);
+        let grown = before.grown(honest.clone()).unwrap();
+        assert!(Refresh::Unchanged.fits(&known) && Refresh::Replaced.fits(&known));
+        // They are told to somebody who has them already.
+        assert!(!honest.fits(&Known::of(&grown)));
+
+        let lies: [Lie; 12] = [
+            ("a channel is missing", |it| drop(it.channels.remove(1))),
+            ("channels change places", |it| it.channels.swap(0, 1)),
+            ("a channel comes twice", |it| {
+                let twice = it.channels[2].clone();
+                it.channels.push(twice);
+            }),
+            ("a new channel is empty", |it| it.channels[2].1.clear()),
+            ("a segment is missing", |it| it.channels[0].1.clear()),
+            ("a segment too many", |it| {
+                it.channels[1].1.push(SegmentNews::Known);
+            }),
+            ("a new channel was known", |it| {
+                it.channels[2].1 = vec![SegmentNews::Known];
+            }),
+            ("a segment comes twice", |it| {
+                let found = it.channels[2].1[0].clone();
+                it.channels[2].1.push(found);
+            }),
+            ("a block lies in another", |it| {
+                let longer = longer(it);
+                longer.blocks[0].file_offset -= 1;
+            }),
+            ("blocks change places", |it| longer(it).blocks.reverse()),
+            ("the file is another", |it| {
+                let longer = longer(it);
+                longer.identity.data = longer.identity.metadata;
+            }),
+            ("videos are new and the same", |it| {
+                it.videos = Some((0, Vec::new()));
+            }),
+        ];
+        for (lie, tell) in lies {
+            let mut spoilt = honest.clone();
+            tell(&mut spoilt);
+            let known = Known {
+                video_print: 0,
+                ..known.clone()
+            };
+            assert!(!spoilt.fits(&known), "{lie}");
+        }
     }
 }

@@ -319,12 +319,16 @@ pub(crate) fn segments_of(
         .filter_map(|item| {
             let name = item.name.to_string_lossy();
             let stem = name.strip_suffix(".segd")?.to_owned();
-            let number = stem.rsplit_once('-')?.1.parse().ok()?;
-            Some((number, stem))
+            Some((number_of(&stem)?, stem))
         })
         .collect();
     segments.sort();
     Ok(segments)
+}
+
+/// The number of a segment, by its stem.
+pub(crate) fn number_of(stem: &str) -> Option<u64> {
+    stem.rsplit_once('-')?.1.parse().ok()
 }
 
 #[cfg(test)]

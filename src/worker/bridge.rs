@@ -208,7 +208,7 @@ impl Bridge {
                 report(Event::Job(id, JobEvent::Opened(opened)));
             }
             Reply::Refreshed(job, news) => {
-                check.refreshed(job)?;
+                check.refreshed(job, &news)?;
                 report(Event::Job(id, JobEvent::Refreshed(news)));
             }
             Reply::Records(job, page) => {

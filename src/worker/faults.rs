@@ -28,6 +28,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::protocol::{PageHeader, PageWork, Reply, SegmentPlace, Work};
+use crate::mef::Refresh;
 use crate::mef::obstacle::{self, Call};
 
 /// What a fault begins with on standard error. That a program holds this text shows
@@ -175,7 +176,10 @@ pub(crate) fn before_page(place: &SegmentPlace, page: &PageWork) {
 /// Turns an answer into the lie that is due.
 pub(crate) fn spoilt(reply: Reply, samples: &[i32]) -> (Reply, Cow<'_, [i32]>) {
     let honest = Cow::Borrowed(samples);
-    let can_lie = matches!(reply, Reply::Pages(..) | Reply::Opened(..));
+    let can_lie = matches!(
+        reply,
+        Reply::Pages(..) | Reply::Opened(..) | Reply::Refreshed(..)
+    );
     let Some(lie) = can_lie.then(|| LIE.take()).flatten() else {
         return (reply, honest);
     };
@@ -204,6 +208,11 @@ pub(crate) fn spoilt(reply: Reply, samples: &[i32]) -> (Reply, Cow<'_, [i32]>) {
         (Reply::Opened(job, Ok(mut recording)), "recording") => {
             recording.channels.reverse();
             (Reply::Opened(job, Ok(recording)), honest)
+        }
+        // The session has lost all that was known of it, and has grown.
+        (Reply::Refreshed(job, _), "news") => {
+            let news = Refresh::Grown(Box::default());
+            (Reply::Refreshed(job, Ok(news)), honest)
         }
         (Reply::Opened(job, recording), "job") => (Reply::Opened(job + 1, recording), honest),
         (reply, _) => (reply, honest),

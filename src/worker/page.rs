@@ -386,7 +386,11 @@ impl Page {
 
     /// Bytes that the page takes in memory.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.blocks) + size_of_val(&*self.samples)
+        let damaged = self.blocks.iter().filter(|it| it.damage.is_some()).count();
+        size_of::<Self>()
+            + size_of_val(&*self.blocks)
+            + size_of_val(&*self.samples)
+            + damaged * size_of::<BlockDamage>()
     }
 }
 
@@ -437,6 +441,27 @@ mod tests {
         ] {
             assert!(!page(Some(passing.clone())).is_lasting(), "{passing}");
         }
+    }
+
+    #[test]
+    fn damage_is_counted_where_it_lies() {
+        let page = |error: Option<BlockError>| {
+            let damage = error.map(|error| BlockDamage {
+                file_offset: 0,
+                samples: 1,
+                error,
+            });
+            let block = DecodedBlock {
+                start_uutc: 0,
+                samples: 0,
+                damage,
+            };
+            Page::new(0, vec![block; 100], [].into()).unwrap().memory()
+        };
+        let whole = page(None);
+        assert!(whole >= 100 * size_of::<PageBlock>());
+        let damage = page(Some(BlockError::Statistics)) - whole;
+        assert_eq!(damage, 100 * size_of::<BlockDamage>());
     }
 
     #[test]

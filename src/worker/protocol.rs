@@ -199,6 +199,12 @@ pub(crate) enum Lie {
     /// The recording is inconsistent in itself.
     #[error("recording is inconsistent")]
     Recording,
+    /// The news do not fit what was known of the session.
+    #[error("news do not fit what was known")]
+    News,
+    /// The records are not those that were asked for.
+    #[error("records are not those that were asked for")]
+    Records,
 }
 
 /// A page that was answered: its number in the job, and its content.
@@ -280,18 +286,26 @@ impl JobCheck {
         Ok(())
     }
 
-    /// Checks that the news of a session were asked for. What they say is held
-    /// against what was known when they are put together.
-    pub(crate) fn refreshed(&mut self, id: JobId) -> Result<(), Lie> {
+    /// Checks that the news of a session were asked for, and fit what was known of it.
+    pub(crate) fn refreshed(
+        &mut self,
+        id: JobId,
+        news: &Result<Refresh, MefError>,
+    ) -> Result<(), Lie> {
         self.check_job(id)?;
-        let asked = matches!(self.job.work, Work::Refresh(..));
-        if !asked || std::mem::replace(&mut self.opened, true) {
+        let Work::Refresh(_, _, known) = &self.job.work else {
+            return Err(Lie::Kind);
+        };
+        if std::mem::replace(&mut self.opened, true) {
             return Err(Lie::Kind);
         }
-        Ok(())
+        match news {
+            Ok(news) if !news.fits(known) => Err(Lie::News),
+            _ => Ok(()),
+        }
     }
 
-    /// Checks that records were asked for, and that there are not more of them.
+    /// Checks that records were asked for, and that these are such.
     pub(crate) fn records(
         &mut self,
         id: JobId,
@@ -301,11 +315,13 @@ impl JobCheck {
         let Work::Records(_, _, query) = &self.job.work else {
             return Err(Lie::Kind);
         };
-        let records = page.as_ref().map_or(0, |page| page.records.len());
-        if records > query.limit || std::mem::replace(&mut self.opened, true) {
+        if std::mem::replace(&mut self.opened, true) {
             return Err(Lie::Kind);
         }
-        Ok(())
+        match page {
+            Ok(page) if !page.answers(query) => Err(Lie::Records),
+            _ => Ok(()),
+        }
     }
 
     /// Checks page headers; the result is the number of payload bytes that must

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid};
 
 use super::WORKER_NAME;
 use super::temporary::SOCKET_NAME;
@@ -40,8 +40,8 @@ pub(crate) fn release_dead_spawns() {
     }
 }
 
-/// What the bridge threads have started and not reaped.
-fn bridge_children() -> Vec<u32> {
+/// What the bridge threads have started and not reaped, by this process's own lists.
+fn bridge_children() -> Vec<Pid> {
     // Without the lists (an unusual kernel) the limit of the start decides.
     let threads = fs::read_dir("/proc/self/task")
         .into_iter()
@@ -56,17 +56,17 @@ fn bridge_children() -> Vec<u32> {
     lists
         .flat_map(|list| {
             let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
-            pids.collect::<Vec<u32>>()
+            pids.filter_map(Pid::from_raw).collect::<Vec<_>>()
         })
         .collect()
 }
 
-/// Whether a child has ended and waits to be reaped.
-fn is_dead(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The state follows the name, which may hold anything but ends the last ')'.
-    stat.rsplit_once(')')
-        .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+/// Whether a child has ended and waits to be reaped. Its own files in /proc say so,
+/// too, but reading those of a worker that was abandoned, which is among the children,
+/// may never end. This asks without waiting, and leaves the reaping to the bridge.
+fn is_dead(child: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::Pid(child), options), Ok(Some(_)))
 }
 
 fn knock(listener: &Path) -> io::Result<()> {
@@ -125,5 +125,46 @@ pub(crate) fn reap_lost_children() {
         // It may have ended by itself, which is as good.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn the_dead_are_found_among_the_children_of_bridges_and_left_to_be_reaped() {
+        let (begun, child) = channel();
+        let (end, ended) = channel::<()>();
+        let bridge = thread::Builder::new()
+            .name(format!("{WORKER_NAME}9"))
+            .spawn(move || {
+                let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+                begun.send(Pid::from_child(&child)).unwrap();
+                ended.recv().unwrap();
+                child.wait().unwrap()
+            })
+            .unwrap();
+        let child = child.recv().unwrap();
+        assert!(bridge_children().contains(&child));
+        assert!(!is_dead(child), "a worker that goes on");
+        // One that was killed and cannot end looks the same.
+        rustix::process::kill_process(child, Signal::STOP).unwrap();
+        assert!(!is_dead(child), "a worker that does not go on");
+        rustix::process::kill_process(child, Signal::KILL).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_dead(child) {
+            assert!(Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(is_dead(child) && bridge_children().contains(&child));
+        end.send(()).unwrap();
+        bridge.join().unwrap();
+        assert!(!is_dead(child), "there is no such child any more");
     }
 }

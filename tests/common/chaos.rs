@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::process::client::Client;
 use super::process::session::{KnownSession, Span, assert_same};
-use super::process::{LIMIT, Server, all_gone};
+use super::process::{LIMIT, Server, all_gone, until};
 use rustix::process::Signal;
 
 /// Whether the long forms of the tests run: `MEF3_LONG=1`.
@@ -161,4 +161,30 @@ pub fn end_cleanly(mut server: Server) {
     assert_eq!(status.code(), Some(0), "{:#?}", server.records());
     assert!(all_gone(&workers), "{workers:?} outlive the server");
     assert_eq!(server.left_behind(), [""; 0]);
+}
+
+/// Ends the server: by its own account nothing is held but the cache.
+pub fn assert_nothing_is_held(server: Server) {
+    let pid = server.pid();
+    until("all connections are gone", LIMIT, || {
+        let sockets = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let links = sockets.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        // The listener, and what workers are talked to through.
+        links
+            .filter(|link| link.to_string_lossy().starts_with("socket:"))
+            .count()
+            <= 30
+    });
+    let log = server.log();
+    end_cleanly(server);
+    let held = log.of("held at the end").remove(0);
+    for figure in [
+        "awaited_bytes",
+        "ahead_bytes",
+        "pages_in_flight",
+        "unsent_bytes",
+        "calls",
+    ] {
+        assert_eq!(held[figure], 0, "{figure}: {held:#}");
+    }
 }

@@ -1,7 +1,10 @@
 //! What honest and lying workers say.
 
 use super::*;
-use crate::mef::{BlockDamage, BlockError};
+use crate::mef::{
+    BlockDamage, BlockError, ChannelOptions, PlacedRecord, Record, RecordBody, RecordFilter,
+    RecordType, SessionOptions, SessionWriter, open_session, refresh,
+};
 
 fn job() -> Arc<Job> {
     let page = |first_block, samples: &[u32]| PageWork {
@@ -131,4 +134,172 @@ fn each_block_is_compared_with_the_index() {
     assert_eq!(answer(&[with(damaged(0, 2))]), Ok(0));
     assert_eq!(answer(&[with(damaged(0, 3))]), lies(0));
     assert_eq!(answer(&[with(damaged(2, 2))]), lies(0));
+}
+
+/// A look that is asked for while so much is known.
+fn look(known: &Known) -> JobCheck {
+    let known = Arc::new(known.clone());
+    let work = Work::Refresh("s.mefd".into(), OpenOptions::default(), known);
+    JobCheck::new(Arc::new(Job::new(7, work)))
+}
+
+#[test]
+fn news_are_compared_with_what_was_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.mefd");
+    let options = OpenOptions::default();
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    let mut knowledge = Vec::new();
+    for name in ["a", "b"] {
+        let mut channel = session.channel(ChannelOptions::new(name, 100.0)).unwrap();
+        channel.write(1_600_000_000_000_000, &[1; 100]).unwrap();
+        channel.finish().unwrap();
+        knowledge.push(Known::of(&open_session(&path, &options).unwrap()));
+    }
+    let [before, after] = &knowledge[..] else {
+        panic!("{knowledge:?}");
+    };
+    // The second channel, whose only segment is found.
+    let news = refresh(&path, &options, before, &mut || {});
+    let mut check = look(before);
+    assert!(matches!(check.refreshed(8, &news), Err(Lie::Job { .. })));
+    assert_eq!(check.refreshed(7, &news), Ok(()));
+    assert_eq!(check.done(7), Ok(()));
+    assert_eq!(check.refreshed(7, &news), Err(Lie::Kind), "told twice");
+    assert_eq!(look(after).refreshed(7, &news), Err(Lie::News));
+    assert_eq!(JobCheck::new(job()).refreshed(7, &news), Err(Lie::Kind));
+    let nothing = refresh(&path, &options, after, &mut || {});
+    assert_eq!(look(after).refreshed(7, &nothing), Ok(()));
+}
+
+/// Notes at some times, of the channel "c".
+fn notes(times: &[i64]) -> RecordPage {
+    let note = |&time| PlacedRecord {
+        channel: Some("c".into()),
+        segment: None,
+        record: Record {
+            kind: RecordType::NOTE,
+            version: (1, 0),
+            level: 0,
+            time_uutc: Some(time),
+            file_offset: 1024,
+            body: RecordBody::Note {
+                text: "note".into(),
+            },
+        },
+        time_unresolved: false,
+    };
+    RecordPage {
+        records: times.iter().map(note).collect(),
+        total: 10,
+        next: Some(2 + times.len() as u64),
+        ..RecordPage::default()
+    }
+}
+
+/// What is said when three notes of that channel are asked for, from the third on and
+/// of some times.
+fn told(page: RecordPage) -> Result<(), Lie> {
+    let query = RecordQuery {
+        filter: RecordFilter {
+            types: vec![RecordType::NOTE],
+            from_uutc: Some(10),
+            until_uutc: Some(20),
+        },
+        channels: vec!["c".into()],
+        skip: 2,
+        limit: 3,
+    };
+    let reader = RecordReader::of(&Recording::empty("s", "s.mefd"));
+    let work = Work::Records("s.mefd".into(), Arc::new(reader), query);
+    JobCheck::new(Arc::new(Job::new(7, work))).records(7, &Ok(page))
+}
+
+/// What is said of a record, and how.
+type Spoil = (&'static str, fn(&mut PlacedRecord));
+
+#[test]
+fn records_are_compared_with_what_was_asked_for() {
+    assert_eq!(told(notes(&[10, 10, 19])), Ok(()));
+    // Others were too long, or could not be read.
+    assert_eq!(told(notes(&[10])), Ok(()));
+    assert_eq!(
+        told(RecordPage {
+            next: Some(5),
+            ..notes(&[10])
+        }),
+        Ok(())
+    );
+    assert_eq!(
+        told(RecordPage {
+            total: 3,
+            next: None,
+            ..notes(&[10])
+        }),
+        Ok(())
+    );
+    assert_eq!(told(RecordPage::default()), Ok(()), "there are not so many");
+
+    let lies: [(&str, RecordPage); 10] = [
+        ("too many", notes(&[10, 11, 12, 13])),
+        ("out of order", notes(&[11, 10])),
+        ("too early", notes(&[9, 10])),
+        ("too late", notes(&[10, 20])),
+        (
+            "never again",
+            RecordPage {
+                next: None,
+                ..notes(&[10])
+            },
+        ),
+        (
+            "the same again",
+            RecordPage {
+                next: Some(2),
+                ..notes(&[])
+            },
+        ),
+        (
+            "more than are left out",
+            RecordPage {
+                next: Some(6),
+                ..notes(&[10])
+            },
+        ),
+        (
+            "beyond the last",
+            RecordPage {
+                total: 3,
+                ..notes(&[10])
+            },
+        ),
+        (
+            "more than there are",
+            RecordPage {
+                total: 2,
+                next: None,
+                ..notes(&[10])
+            },
+        ),
+        ("more plain ones than there are", {
+            RecordPage {
+                plain_in_protected: 11,
+                ..notes(&[10])
+            }
+        }),
+    ];
+    for (lie, page) in lies {
+        assert_eq!(told(page), Err(Lie::Records), "{lie}");
+    }
+    let spoilt: [Spoil; 4] = [
+        ("of the session", |it| it.channel = None),
+        ("of another channel", |it| it.channel = Some("d".into())),
+        ("of another type", |it| it.record.kind = RecordType::EDFA),
+        ("without a time", |it| it.record.time_uutc = None),
+    ];
+    for (lie, spoil) in spoilt {
+        let mut page = notes(&[10]);
+        spoil(&mut page.records[0]);
+        assert_eq!(told(page), Err(Lie::Records), "{lie}");
+    }
 }
