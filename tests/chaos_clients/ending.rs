@@ -21,7 +21,8 @@ async fn an_end_under_many_streams_finishes_those_that_are_read() {
     let (streams, seconds, grace) = if is_long() {
         (100, 128, 20)
     } else {
-        (20, 32, 8)
+        // Each longer than what is one message.
+        (12, 48, 8)
     };
     let span = session.span(0..16, 0, seconds);
     let grace = Duration::from_secs(grace);
