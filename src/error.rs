@@ -93,12 +93,12 @@ pub enum Error {
         /// The page or the session.
         what: String,
     },
-    /// The file system of the page's file has ended readers by not answering, and the
-    /// one that tries it now has no answer. That may pass.
-    #[error("{place}: the storage does not answer: try again in a minute")]
+    /// The file system of a page's or a session's files has ended readers by not
+    /// answering, and the one that tries it now has no answer. That may pass.
+    #[error("{what}: the storage does not answer: try again in a minute")]
     StuckStorage {
-        /// The page.
-        place: PagePlace,
+        /// The page or the session.
+        what: String,
     },
     /// The samples of one request are more than any may have.
     #[error(

@@ -74,6 +74,40 @@ async fn reads_do_not_wait_behind_an_opening() {
     soon("shutdown", engine.shutdown()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_do_not_wait_for_one_that_hangs() {
+    let bad = KnownSession::write(1, 1024, 4);
+    let good = KnownSession::write(16, 1024, 32);
+    let mut config = with_workers(2, 2);
+    config.workers.stall_limit_s = 600;
+    config.live.staleness_ms = 1;
+    let engine = start(config);
+    opened(&engine, &good).await;
+    read_right(&engine, &bad, &bad.all()).await;
+    spoil(&bad.path, "do hang\nat refresh\n");
+    let hangs = {
+        let (engine, path) = (engine.clone(), bad.path.clone());
+        tokio::spawn(async move {
+            let recording = engine.open(&path).await.unwrap();
+            let all = ReadRequest::new(&recording, START, START + 4_000_000);
+            rest_of(engine.read::<f32>(&all).unwrap(), 1).await.is_ok()
+        })
+    };
+    reach(&engine, "a worker looks", |now| {
+        now.supervisor.workers.iter().any(|worker| worker.jobs > 0)
+    })
+    .await;
+    // Each of these has a look of its own, and the pages behind it.
+    for second in 0..32 {
+        let asked = Instant::now();
+        read_right(&engine, &good, &good.span(0..16, second, second + 1)).await;
+        assert!(asked.elapsed() < QUICK, "{:?}", asked.elapsed());
+    }
+    assert!(!hangs.is_finished());
+    hangs.abort();
+    soon("shutdown", engine.shutdown()).await;
+}
+
 /// A session whose look is longer to tell than what fits into the channel to a worker.
 fn of_many_segments(path: &Path) {
     let mut session = SessionWriter::create(path, SessionOptions::default()).unwrap();
@@ -171,10 +205,12 @@ async fn what_grows_is_held_to_the_limit_of_indices_too() {
         value: 1,
     };
     let deadline = Instant::now() + LIMIT;
-    while read().await.as_ref() != Err(&limit) {
+    while soon("refresh", engine.refresh(&recording)).await.err() != Some(limit.clone()) {
         assert!(Instant::now() < deadline, "growth is not noticed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // What was there before can be read.
+    assert_eq!(read().await.unwrap()[0].len(), 1000);
     let recordings = statistics(&engine).await.recordings;
     assert!(recordings.metadata_bytes < 1 << 20, "{recordings:?}");
     soon("shutdown", engine.shutdown()).await;
@@ -214,7 +250,7 @@ async fn storage_that_does_not_answer_costs_one_worker_and_answers_again() {
         let windows = engine.read::<f32>(&request(&gone, &span)).unwrap();
         rest_of(windows, 1)
     };
-    spoil(&bad, "do hang\n");
+    spoil(&bad, "do hang\nat page\n");
     let waiting: Vec<_> = (0..16)
         .map(|channel| tokio::spawn(read_gone(channel)))
         .collect();

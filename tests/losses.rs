@@ -485,6 +485,20 @@ async fn new_clips_of_a_video_appear() {
 }
 
 #[test]
+fn a_video_of_an_undecodable_name_is_an_unreadable_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = folder.path().join("video_pymef.mefd");
+    corpus::copy_folder(&corpus::folder().join("video_pymef.mefd"), &session);
+    let videos = session.join("cam.vidd");
+    let name = OsStr::from_bytes(b"ca\xC3-000000.segd");
+    fs::rename(videos.join("cam-000000.segd"), videos.join(name)).unwrap();
+    let recording = open_session(&session, &OpenOptions::default()).unwrap();
+    assert_eq!(recording.video_channels[0].unreadable[0].number, 0);
+    assert!(recording.channels[0].unreadable.is_empty());
+    assert!(recording.channels[0].stored_samples() > 0);
+}
+
+#[test]
 fn a_session_that_has_nothing_but_records_is_one() {
     let (_folder, session) = session();
     fs::remove_dir_all(session.join("ch.timd")).unwrap();

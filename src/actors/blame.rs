@@ -177,16 +177,18 @@ impl<K: Hash + Eq, V: Version> Blame<K, V> {
         if version.grew_from(&entry.version) {
             entry.version = version;
             entry.given_up = None;
-        } else if version != entry.version {
+        } else if version != entry.version && !entry.version.grew_from(&version) {
             *entry = fresh();
         }
         entry
     }
 
-    /// What is known of this version, or of the one that it has grown from.
+    /// What is known of this version, of the one that it has grown from, or of one that
+    /// has grown from it.
     fn known(&self, key: &K, version: &V) -> Option<&Entry<V>> {
         let entry = self.entries.peek(key)?;
-        let same = *version == entry.version || version.grew_from(&entry.version);
+        let known = &entry.version;
+        let same = version == known || version.grew_from(known) || known.grew_from(version);
         same.then_some(entry)
     }
 
@@ -248,6 +250,11 @@ mod tests {
         assert!(pages.refusal(&7, &2).is_some());
         assert!(pages.refusal_at(&7, &2, soon).is_none());
         assert!(pages.suspicion(&7, &2).alone);
+        // A read that began before it had grown.
+        pages.give_up(8, 2, Error::Stopped);
+        assert!(pages.refusal(&8, &1).is_some());
+        pages.suspect(8, 1, Suspicion::default());
+        assert!(pages.refusal(&8, &2).is_some());
         // That it was given up before says nothing of what it is now.
         let suspicion = pages.suspicion(&7, &2);
         pages.suspect(7, 2, suspicion);

@@ -10,7 +10,7 @@ mod opens;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
@@ -44,6 +44,9 @@ const MAX_PREDICTED_PAGES: usize = 16;
 /// Blocks of a job that is told in a moment. What is longer does not fit into the
 /// channel to a worker, so that handing it over waits for the worker to take it.
 const MANY_BLOCKS: usize = 4096;
+
+/// A look at a session that takes longer than this may take very long.
+const LONG_LOOK: Duration = Duration::from_millis(500);
 
 /// Wait before a job that nobody could take is offered again.
 const RETURN_PAUSE: Duration = Duration::from_millis(2);
@@ -82,7 +85,9 @@ struct Running {
     job: Arc<Job>,
     kind: Kind,
     predicted: bool,
-    suspect: bool,
+    /// It may keep its reader for long.
+    uncertain: bool,
+    since: Instant,
 }
 
 /// A job that is to be given to a reader.
@@ -93,6 +98,8 @@ struct Run {
     predicted: bool,
     /// A reader has died over it.
     suspect: bool,
+    /// It may keep its reader for long.
+    uncertain: bool,
     lane: Option<usize>,
     /// Nothing is to wait behind it.
     apart: bool,
@@ -125,10 +132,10 @@ pub(crate) struct Coordinator {
     supervisor: Addr<WorkerSupervisor>,
     mailbox: usize,
     limits: Limits,
-    /// How long pages may wait before more workers are asked for.
+    /// How long pages, openings and looks may wait before more workers are asked for.
     grow_delay: Duration,
     opens: VecDeque<PendingOpen>,
-    /// Looks at sessions, and searches for records.
+    /// Looks at sessions.
     looks: VecDeque<PendingOpen>,
     /// What is held against sessions and what was done with them when a reader ended.
     blame: Blame<(PathBuf, Task), ()>,
@@ -256,7 +263,10 @@ impl Coordinator {
         self.cancel_jobs(|_, unanswered, flights| {
             !unanswered.iter().any(|key| flights.is_wanted(key))
         });
-        self.flights.refuse_stuck();
+        self.refuse_stuck_looks();
+        if self.flights.refuse_stuck() {
+            self.dispatch();
+        }
         let opens = self.opens.front().into_iter().chain(self.looks.front());
         let delay = opens
             .map(|open| open.queued_at.elapsed())
@@ -269,18 +279,18 @@ impl Coordinator {
 
     /// Starts one job of a class; `false` where nothing is queued.
     fn run_pages(&mut self, class: Class, pages: usize) -> bool {
-        let suspects = self.running.values().filter(|job| job.suspect).count();
         let take = Take {
             class,
             pages,
             samples: MAX_JOB_SAMPLES,
             lanes: self.capacity.readers,
             who: self.capacity.who,
-            enough_suspects: suspects >= self.capacity.all_but_one(),
+            only_healthy: !self.may_begin_uncertain(),
         };
         let Taken {
             keys,
             suspect,
+            trying,
             lane,
         } = self.flights.take(&take);
         if keys.is_empty() {
@@ -294,10 +304,22 @@ impl Coordinator {
             kind: Kind::Decode { keys, answered: 0 },
             predicted: class == Class::Prediction,
             suspect,
+            uncertain: suspect || trying,
             lane: Some(lane),
-            apart: blocks > MANY_BLOCKS,
+            apart: suspect || trying || blocks > MANY_BLOCKS,
         });
         true
+    }
+
+    /// Whether what may keep a reader for long may begin: one reader is kept free of it,
+    /// where there are more.
+    fn may_begin_uncertain(&self) -> bool {
+        let uncertain = |job: &&Running| {
+            let looks = job.kind.task() == Some(Task::Refresh);
+            job.uncertain || looks && job.since.elapsed() > LONG_LOOK
+        };
+        let held = self.running.values().filter(uncertain).count();
+        held < self.capacity.readers.saturating_sub(1).max(1)
     }
 
     fn run(&mut self, run: Run) {
@@ -308,7 +330,8 @@ impl Coordinator {
             job: Arc::clone(&job),
             kind: run.kind,
             predicted: run.predicted,
-            suspect: run.suspect,
+            uncertain: run.uncertain,
+            since: Instant::now(),
         };
         self.running.insert(id, running);
         // Bounded by the capacity that the supervisor announced.
@@ -502,14 +525,6 @@ pub(crate) struct Capacity {
     pub(crate) jobs: usize,
     /// Who the readers are.
     pub(crate) who: Readers,
-}
-
-impl Capacity {
-    /// Readers that may be at what can keep them for long: one is left for the rest,
-    /// where there are more.
-    fn all_but_one(self) -> usize {
-        self.readers.saturating_sub(1).max(1)
-    }
 }
 
 /// Who reads.

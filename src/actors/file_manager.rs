@@ -58,6 +58,8 @@ struct OpenFile {
     looked_at: Instant,
     /// How long that took.
     look_took: Duration,
+    /// Why what they are now is not what is known of them.
+    refused: Option<Error>,
     /// Files are listed in the order in which they were opened.
     order: u64,
     /// Length of a segment of the grid in microseconds.
@@ -78,11 +80,28 @@ enum Waiting {
 }
 
 impl Waiting {
+    /// Whether nobody waits any more, or ever did.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::State(reply) => reply.is_closed(),
+            Self::Same(_, reply) => reply.is_closed(),
+        }
+    }
+
     /// Whoever asked may be gone.
     fn answer(self, state: Result<Arc<PagedRecording>, Error>) {
         match self {
             Self::State(reply) => drop(reply.send(state)),
             Self::Same(id, reply) => drop(reply.send(state.and_then(|now| now.must_be(id)))),
+        }
+    }
+
+    /// Answers by the state that the files are in, of which the newest may be refused.
+    /// What was there before it is as good as it was.
+    fn answer_in(self, now: &Arc<PagedRecording>, refused: Option<&Error>) {
+        match (&self, refused) {
+            (Self::State(_), Some(error)) => self.answer(Err(error.clone())),
+            _ => self.answer(Ok(Arc::clone(now))),
         }
     }
 }
@@ -201,6 +220,7 @@ impl FileManager {
                 recording: Arc::clone(recording),
                 looked_at: Instant::now(),
                 look_took: Duration::ZERO,
+                refused: None,
                 order: self.next_order,
                 segment_us: None,
                 active: None,
@@ -214,6 +234,9 @@ impl FileManager {
             return waiting.answer(Err(Error::NotOpen(key.name.clone())));
         };
         if let Some(refreshing) = self.refreshing.get_mut(key) {
+            if waiting.is_over() {
+                return;
+            }
             match has_room(refreshing.len(), self.settings.waiters) {
                 Ok(()) => refreshing.push(waiting),
                 Err(busy) => waiting.answer(Err(busy)),
@@ -221,7 +244,7 @@ impl FileManager {
             return;
         }
         if file.looked_at.elapsed() < file.may_be_old(self.settings.staleness) {
-            return waiting.answer(Ok(Arc::clone(&file.recording)));
+            return waiting.answer_in(&file.recording, file.refused.as_ref());
         }
         self.refreshing.insert(key.clone(), vec![waiting]);
         self.look_again(key.clone(), context);
@@ -244,27 +267,34 @@ impl FileManager {
             let waiting = manager.refreshing.remove(&key).unwrap_or_default();
             // What was closed meanwhile stays closed, and what was opened anew is
             // newer than this.
-            let is_open = |file: &OpenFile| file.recording.id == before.id;
-            let state = match state {
-                Ok(now) if manager.files.get(&key).is_some_and(is_open) => {
-                    let fits = manager.check_metadata(&now, Some(&before));
-                    fits.map(|()| now)
+            let now = match state {
+                Ok(now) => now,
+                Err(error) => {
+                    let refused = |waiting: Waiting| waiting.answer(Err(error.clone()));
+                    return waiting.into_iter().for_each(refused);
                 }
-                state => state,
             };
-            let file = manager.files.get_mut(&key).filter(|file| is_open(file));
-            if let (Some(file), Ok(now)) = (file, &state) {
-                file.looked_at = begun;
+            let refused = manager.check_metadata(&now, Some(&before)).err();
+            let replaced = now.id != before.id;
+            let file = manager.files.get_mut(&key);
+            if let Some(file) = file.filter(|file| file.recording.id == before.id) {
                 file.look_took = begun.elapsed();
-                file.recording = Arc::clone(now);
-                if now.id != before.id {
-                    tracing::warn!(id = %before.id, "recording was replaced");
-                    log_opened(now);
-                    manager.forget_pages(before.id);
+                file.refused.clone_from(&refused);
+                // One that was replaced and has no room is looked for every time.
+                if refused.is_none() || !replaced {
+                    file.looked_at = begun;
+                }
+                if refused.is_none() {
+                    file.recording = Arc::clone(&now);
+                    if replaced {
+                        tracing::warn!(id = %before.id, "recording was replaced");
+                        log_opened(&now);
+                        manager.forget_pages(before.id);
+                    }
                 }
             }
             for waiting in waiting {
-                waiting.answer(state.clone());
+                waiting.answer_in(&now, refused.as_ref());
             }
         }));
     }

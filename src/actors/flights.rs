@@ -440,23 +440,34 @@ impl Flights {
         self.complete(key, &Err(error));
     }
 
+    /// Storage that does not answer.
+    pub(super) fn storage(&mut self) -> &mut StuckStorage {
+        &mut self.stuck
+    }
+
     /// Answers what waits for storage that does not with an error: whoever waits
-    /// holds what others need.
-    pub(crate) fn refuse_stuck(&mut self) {
+    /// holds what others need. Whether there was any of it.
+    pub(super) fn refuse_stuck(&mut self) -> bool {
         if self.stuck.is_empty() {
-            return;
+            return false;
         }
         let now = Instant::now();
-        let shut = |key: &&PageKey| {
-            let device = self.device(key);
-            device.is_some_and(|device| self.stuck.gate(device, now) == Gate::Shut)
-        };
-        let refused: Vec<_> = self.request_queue.iter().filter(shut).copied().collect();
-        for key in refused {
-            if let Some(place) = self.place(&key) {
-                self.complete(key, &Err(Error::StuckStorage { place }));
+        let mut queue = std::mem::take(&mut self.request_queue);
+        let before = queue.len();
+        queue.retain(|&key| {
+            let flight = self.flights.get(&key);
+            let queued = flight.is_some_and(|it| it.stage == Stage::Queued(Class::Request));
+            if queued && self.gate(&key, now) == Gate::Shut {
+                let what = self.place(&key).map(|place| place.to_string());
+                let what = what.unwrap_or_default();
+                self.complete(key, &Err(Error::StuckStorage { what }));
+                return false;
             }
-        }
+            queued
+        });
+        let refused = queue.len() < before;
+        self.request_queue = queue;
+        refused
     }
 
     /// The page, and its data file as the recording knows it.

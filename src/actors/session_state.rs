@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::coordinator::{Coordinator, OpenSession, RefreshSession};
 use crate::error::Error;
-use crate::mef::{Known, OpenOptions, Refresh};
+use crate::mef::{Known, OpenOptions, Recording, Refresh};
 use crate::worker::page::PagedRecording;
 
 /// Has a worker open a session.
@@ -29,6 +29,12 @@ pub(super) async fn open_session(
     opened.await.map_err(|_| Error::Stopped)?
 }
 
+/// The file system that the session is on, or one of those that it is on.
+fn device_of(recording: &Recording) -> Option<u64> {
+    let mut segments = recording.channels.iter().flat_map(|it| &it.segments);
+    Some(segments.next()?.identity.data.place().0)
+}
+
 /// Has a worker look for what is new in a session.
 pub(super) async fn news_of(
     coordinator: Addr<Coordinator>,
@@ -36,12 +42,14 @@ pub(super) async fn news_of(
     options: OpenOptions,
     before: Arc<PagedRecording>,
 ) -> Result<Refresh, Error> {
+    let device = device_of(&before.recording);
     let known = spawn_blocking(move || Known::of(&before.recording)).await;
     let (reply, news) = oneshot::channel();
     let question = RefreshSession {
         path,
         options,
         known: Arc::new(known.map_err(|_| Error::Stopped)?),
+        device,
         reply,
     };
     let sent = coordinator.send(question).await;

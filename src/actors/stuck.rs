@@ -96,6 +96,9 @@ impl StuckStorage {
             tried: None,
         };
         let known = self.devices.get_or_insert_mut(device, fresh);
+        if now.saturating_duration_since(known.last) >= TERM {
+            known.stalls = 0;
+        }
         known.stalls += 1;
         known.last = now;
         known.tried = None;
@@ -133,6 +136,8 @@ mod tests {
         storage.ended(1);
         assert_eq!(storage.gate(1, later), Gate::Try);
         assert_eq!(storage.gate(1, now + TERM), Gate::Open);
+        storage.stalled(1, now + TERM);
+        assert_eq!(storage.gate(1, now + TERM), Gate::Open, "as the first time");
         storage.answered(1);
         assert!(storage.is_empty());
     }

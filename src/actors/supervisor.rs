@@ -44,7 +44,7 @@ pub struct SupervisorStatistics {
     pub abandoned: u64,
     /// Of these, workers that are still there.
     pub stuck: usize,
-    /// Workers that were started because requests waited.
+    /// Workers that were started because requests waited, or because others rest.
     pub grown: u64,
     /// Workers that were ended because they had nothing to do.
     pub shrunk: u64,
@@ -549,7 +549,13 @@ pub(crate) struct CancelJob(pub(crate) JobId);
 impl Handler<CancelJob> for WorkerSupervisor {
     type Result = ();
 
-    fn handle(&mut self, CancelJob(job): CancelJob, _: &mut Self::Context) {
+    fn handle(&mut self, CancelJob(job): CancelJob, context: &mut Self::Context) {
+        if let Some(place) = self.waiting.iter().position(|run| run.job.id == job) {
+            self.waiting.remove(place);
+            let event = JobEvent::Cancelled;
+            self.coordinator.do_send(JobNews { job, event });
+            return self.announce_capacity(context);
+        }
         // A thread of this process looks at the job itself.
         let has = |slot: &&Slot| slot.jobs.contains(&job) || slot.taken_back.contains(&job);
         let slot = self.slots.iter().find(has);

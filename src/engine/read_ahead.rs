@@ -477,10 +477,17 @@ pub(super) async fn fetch(
         pages: vec![key],
         reply,
     };
-    let sent = coordinator.send(question).await;
-    sent.map_err(|_| Error::Stopped)?;
-    let pages = fetched.await.map_err(|_| Error::Stopped)??;
-    pages.into_iter().next().ok_or(Error::Stopped)?
+    let page = async {
+        let sent = coordinator.send(question).await;
+        sent.map_err(|_| Error::Stopped)?;
+        let pages = fetched.await.map_err(|_| Error::Stopped)??;
+        pages.into_iter().next().ok_or(Error::Stopped)?
+    };
+    let page = page.await;
+    if page.is_err() {
+        lease.end_awaited();
+    }
+    page
 }
 
 /// Bytes of a page's samples.

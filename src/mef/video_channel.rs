@@ -95,7 +95,15 @@ pub(crate) fn video_print(store: &Store) -> Result<u64, MefError> {
         item.name.hash(&mut hasher);
         for (_, stem) in segments_of(store, folder)? {
             let segment = folder.join(format!("{stem}.segd"));
-            for file in store.list(&segment)? {
+            let files = match store.list(&segment) {
+                Ok(files) => files,
+                // An unreadable segment, which costs nothing else of the session.
+                Err(error) => {
+                    error.to_string().hash(&mut hasher);
+                    continue;
+                }
+            };
+            for file in files {
                 let path = segment.join(&file.name);
                 path.hash(&mut hasher);
                 if let Ok(status) = store.status(&path) {

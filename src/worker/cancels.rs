@@ -23,7 +23,8 @@ impl Cancels {
         let fresh = |&(looked, at): &(JobId, Instant)| looked == job && at.elapsed() < LOOK_PAUSE;
         if self.last_look.as_ref().is_none_or(|look| !fresh(look)) {
             self.last_look = Some((job, Instant::now()));
-            // Jobs come in the order of their numbers.
+            // Jobs come in the order of their numbers, but for those that waited for a
+            // worker to themselves, beside which there is no other.
             self.jobs.retain(|&cancelled| cancelled >= job);
             while let Some(cancelled) = next() {
                 if cancelled >= job {

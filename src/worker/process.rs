@@ -199,7 +199,9 @@ impl WorkerProcess {
         !by_us && pid.is_some_and(|pid| was_killed(pid, &self.memory_kills))
     }
 
-    /// Sends a request. Blocks only where hundreds are unanswered.
+    /// Sends a request. Blocks where hundreds are unanswered, and for one that is too
+    /// long for the channel until the worker takes it, which it does when it has nothing
+    /// else to do.
     pub(crate) fn send(&self, request: Request) -> Result<(), Lost> {
         self.requests
             .send(request)

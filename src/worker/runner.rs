@@ -130,7 +130,14 @@ impl Runner {
         samples.clear();
         let mut page = 0;
         let mut said = Instant::now();
+        let mut session: Option<&Path> = None;
         'pages: for work in segments {
+            let before = session.replace(&work.place.session);
+            if before.is_some_and(|before| before != work.place.session) && !headers.is_empty() {
+                // What is well must not seem undone where the next storage hangs.
+                answers.answer(Reply::Pages(job.id, std::mem::take(&mut headers)), &samples)?;
+                samples.clear();
+            }
             let mut failing = false;
             let mut reader = self.reader(work);
             for ordered in &work.pages {

@@ -10,6 +10,8 @@ use actix::{Handler, Message};
 use tokio::sync::oneshot;
 
 use super::{Coordinator, Ending, Kind, Run};
+use crate::actors::blame::Suspicion;
+use crate::actors::stuck::Gate;
 use crate::error::Error;
 use crate::mef::{Known, OpenOptions, RecordPage, RecordQuery, RecordReader, Refresh};
 use crate::worker::page::PagedRecording;
@@ -21,6 +23,8 @@ pub(super) struct PendingOpen {
     pub(super) options: OpenOptions,
     pub(super) asked: Asked,
     pub(super) queued_at: Instant,
+    /// The file system that it is about, where that is known.
+    device: Option<u64>,
 }
 
 /// What is done with a session. Each is judged by itself: that one of them ends its
@@ -49,6 +53,7 @@ impl PendingOpen {
             options,
             asked,
             queued_at: Instant::now(),
+            device: None,
         }
     }
 
@@ -110,33 +115,62 @@ impl Coordinator {
         self.dispatch();
     }
 
-    /// Openings wait for themselves: they may take long, and reads wait for looks.
+    /// Openings and searches for records may take long, and reads wait for looks.
     fn queue_of(&mut self, task: Task) -> &mut VecDeque<PendingOpen> {
         match task {
-            Task::Open => &mut self.opens,
-            Task::Refresh | Task::Records => &mut self.looks,
+            Task::Open | Task::Records => &mut self.opens,
+            Task::Refresh => &mut self.looks,
         }
     }
 
-    /// The next opening, look or search that may begin. Of neither do so many run that
-    /// no reader is left for pages: where a session's storage does not answer, its
-    /// readers come back late.
+    /// The next look, opening or search that may begin.
     pub(super) fn next_open(&mut self) -> Option<PendingOpen> {
-        let most = self.capacity.all_but_one();
-        let runs = |wanted: fn(Task) -> bool| {
-            let tasks = self
-                .running
-                .values()
-                .filter_map(|running| running.kind.task());
-            tasks.filter(|&task| wanted(task)).count()
-        };
-        if !self.opens.is_empty() && runs(|task| task == Task::Open) < most {
+        let unhealthy = self.may_begin_uncertain();
+        let mut looks = 0..self.looks.len();
+        if let Some(place) = looks.find(|&place| self.may_look(place, unhealthy)) {
+            return self.looks.remove(place);
+        }
+        if unhealthy {
             return self.opens.pop_front();
         }
-        if !self.looks.is_empty() && runs(|task| task != Task::Open) < most {
-            return self.looks.pop_front();
-        }
         None
+    }
+
+    /// Whether a look may begin, and `unhealthy` ones may.
+    fn may_look(&mut self, place: usize, unhealthy: bool) -> bool {
+        let Some(look) = self.looks.get(place) else {
+            return false;
+        };
+        let suspect = !self.blame.is_empty() && self.suspicion(look).deadly;
+        match self.gate(look.device) {
+            Gate::Open => unhealthy || !suspect,
+            Gate::Try => unhealthy,
+            Gate::Wait | Gate::Shut => false,
+        }
+    }
+
+    fn gate(&mut self, device: Option<u64>) -> Gate {
+        let storage = self.flights.storage();
+        device.map_or(Gate::Open, |device| storage.gate(device, Instant::now()))
+    }
+
+    /// Answers looks at storage that does not answer with an error.
+    pub(super) fn refuse_stuck_looks(&mut self) {
+        if self.flights.storage().is_empty() {
+            return;
+        }
+        for look in std::mem::take(&mut self.looks) {
+            if self.gate(look.device) == Gate::Shut {
+                let what = look.path.display().to_string();
+                look.fail(Error::StuckStorage { what });
+            } else {
+                self.looks.push_back(look);
+            }
+        }
+    }
+
+    fn suspicion(&self, open: &PendingOpen) -> Suspicion {
+        self.blame.suspicion(&open.culprit(), &())
     }
 
     /// Starts the opening of a session, unless nobody waits for it or nobody may
@@ -145,17 +179,22 @@ impl Coordinator {
         if open.is_cancelled() {
             return;
         }
-        let suspect = self.blame.suspicion(&open.culprit(), &()).deadly;
-        if self.capacity.who.refuses(suspect) {
+        let trying = self.gate(open.device) != Gate::Open;
+        let suspect = self.suspicion(&open).deadly;
+        if self.capacity.who.refuses(suspect || trying) {
             let what = open.path.display().to_string();
             return open.fail(Error::NoWorker { what });
         }
-        let (work, kind) = (open.work(), Kind::Open(open.task(), Some(open)));
+        if let Some(device) = open.device.filter(|_| trying) {
+            self.flights.storage().begin(device, Instant::now());
+        }
+        let task = open.task();
         self.run(Run {
-            work,
-            kind,
+            work: open.work(),
+            kind: Kind::Open(task, Some(open)),
             predicted: false,
             suspect,
+            uncertain: suspect || trying || task != Task::Refresh,
             lane: None,
             apart: true,
         });
@@ -168,12 +207,21 @@ impl Coordinator {
         };
         let open = open.take()?;
         self.blame.clear(&open.culprit());
+        if let Some(device) = open.device {
+            self.flights.storage().answered(device);
+        }
         Some(open)
     }
 
     pub(super) fn put_back_open(&mut self, open: PendingOpen, ending: Ending) {
         let path = open.path.display().to_string();
         let culprit = open.culprit();
+        if let Some(device) = open.device {
+            match ending {
+                Ending::Stalled => self.flights.storage().stalled(device, Instant::now()),
+                _ => self.flights.storage().ended(device),
+            }
+        }
         let error = match ending {
             Ending::NotBegun => return self.queue_of(open.task()).push_front(open),
             Ending::Died | Ending::Stalled | Ending::Killed => {
@@ -184,7 +232,8 @@ impl Coordinator {
                 };
                 self.blame.suspect(culprit.clone(), (), suspicion);
                 if !hopeless {
-                    return self.queue_of(open.task()).push_front(open);
+                    // What is well comes first.
+                    return self.queue_of(open.task()).push_back(open);
                 }
                 let deaths = suspicion.deaths;
                 Error::PoisonedSession { path, deaths }
@@ -222,6 +271,8 @@ pub(crate) struct RefreshSession {
     pub(crate) path: PathBuf,
     pub(crate) options: OpenOptions,
     pub(crate) known: Arc<Known>,
+    /// The file system that the session is on.
+    pub(crate) device: Option<u64>,
     /// Dropping the other end cancels what has not begun.
     pub(crate) reply: oneshot::Sender<Result<Refresh, Error>>,
 }
@@ -231,7 +282,10 @@ impl Handler<RefreshSession> for Coordinator {
 
     fn handle(&mut self, refresh: RefreshSession, _: &mut Self::Context) {
         let asked = Asked::Refresh(refresh.known, refresh.reply);
-        self.open(PendingOpen::new(refresh.path, refresh.options, asked));
+        self.open(PendingOpen {
+            device: refresh.device,
+            ..PendingOpen::new(refresh.path, refresh.options, asked)
+        });
     }
 }
 

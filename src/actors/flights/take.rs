@@ -24,8 +24,8 @@ pub(crate) struct Take {
     /// Channels are dealt out to so many lanes, one for each reader.
     pub(crate) lanes: usize,
     pub(crate) who: Readers,
-    /// Whether as many readers as may be are at pages that one has died over.
-    pub(crate) enough_suspects: bool,
+    /// Whether as many readers as may be are at what may keep them for long.
+    pub(crate) only_healthy: bool,
 }
 
 /// Pages of a job.
@@ -34,6 +34,8 @@ pub(crate) struct Taken {
     pub(crate) keys: Vec<PageKey>,
     /// A reader has died over them.
     pub(crate) suspect: bool,
+    /// They are to show whether their storage answers.
+    pub(crate) trying: bool,
     /// The lane of their channels.
     pub(crate) lane: usize,
 }
@@ -70,17 +72,17 @@ impl Flights {
                 self.complete(key, &Err(Error::Stopped));
                 continue;
             }
-            if take
-                .who
-                .refuses(suspicion.deadly || self.is_in_deadly_file(&key))
-            {
+            let gate = self.gate(&key, now);
+            // Nobody can end a thread of the server that hangs.
+            let deadly = suspicion.deadly || gate != Gate::Open || self.is_in_deadly_file(&key);
+            if take.who.refuses(deadly) {
                 let what = self.place(&key).map(|place| place.to_string());
                 let what = what.unwrap_or_default();
                 self.complete(key, &Err(Error::NoWorker { what }));
                 continue;
             }
-            let gate = self.gate(&key, now);
-            if matches!(gate, Gate::Wait | Gate::Shut) || suspicion.deadly && take.enough_suspects {
+            let unhealthy = suspicion.deadly || gate == Gate::Try;
+            if matches!(gate, Gate::Wait | Gate::Shut) || unhealthy && take.only_healthy {
                 aside.push(key);
                 continue;
             }
@@ -105,7 +107,8 @@ impl Flights {
             }
             if alone {
                 taken.suspect = suspicion.deadly;
-                if gate == Gate::Try
+                taken.trying = gate == Gate::Try;
+                if taken.trying
                     && let Some(device) = self.device(&key)
                 {
                     self.stuck.begin(device, now);
@@ -122,7 +125,7 @@ impl Flights {
     }
 
     /// Whether the page's storage may be read.
-    fn gate(&self, key: &PageKey, now: Instant) -> Gate {
+    pub(super) fn gate(&self, key: &PageKey, now: Instant) -> Gate {
         if self.stuck.is_empty() {
             return Gate::Open;
         }

@@ -51,7 +51,7 @@ fn a_job_has_the_channels_of_one_lane_and_the_oldest_page_of_all() {
             samples: u64::MAX,
             lanes: 2,
             who: Readers::Workers,
-            enough_suspects: false,
+            only_healthy: false,
         })
     };
     let of = |channels: [usize; 2], pages: std::ops::Range<usize>| -> Vec<PageKey> {
@@ -130,7 +130,7 @@ fn take_for(flights: &mut Flights, who: Readers) -> (Vec<PageKey>, bool) {
         samples: u64::MAX,
         lanes: 1,
         who,
-        enough_suspects: false,
+        only_healthy: false,
     });
     (taken.keys, taken.suspect)
 }
@@ -275,7 +275,7 @@ fn suspects_wait_behind_others_while_enough_readers_are_at_them() {
             samples: u64::MAX,
             lanes: 1,
             who: Readers::Workers,
-            enough_suspects: true,
+            only_healthy: true,
         });
         taken.keys
     };

@@ -21,6 +21,9 @@ impl WorkerSupervisor {
 
     /// Starts a worker in a slot that has none, if there is such a slot.
     pub(super) fn start_spare(&mut self, context: &mut Context<Self>) -> Option<usize> {
+        if self.stuck >= self.settings.most_stuck {
+            return None;
+        }
         let off = |slot: &Slot| slot.state == WorkerState::Off;
         let spare = self.slots.iter().position(off)?;
         self.grown += 1;
