@@ -196,6 +196,27 @@ fn a_segment_of_an_undecodable_name_is_an_unreadable_one() {
 }
 
 #[tokio::test]
+async fn a_recording_with_undecodable_names_grows_like_any_other() {
+    let (_folder, session) = session();
+    let folder = session.join("ch.timd");
+    for (segment, name) in [(0, b"c\xC3-000001.segd"), (1, b"c\xFF-000001.segd")] {
+        let stem = folder.join(format!("ch-00000{segment}.segd"));
+        fs::rename(stem, folder.join(OsStr::from_bytes(name))).unwrap();
+    }
+    let engine = watching_engine();
+    let opened = engine.open(&session).await.unwrap();
+    assert_eq!(opened.info().channels[0].unreadable.len(), 2);
+    corpus::copy_folder(
+        &folder.join("ch-000002.segd"),
+        &folder.join("ch-000003.segd"),
+    );
+    let looked = engine.refresh(&opened).await.unwrap();
+    assert_ne!(looked.revision(), opened.revision());
+    assert_eq!(engine.statistics().await.unwrap().coordinator.lost_jobs, 0);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_mask_names_every_segment_under_it() {
     let (_folder, session) = session();
     for segment in [0, 2] {

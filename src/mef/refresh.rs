@@ -191,7 +191,9 @@ fn are_news_of(news: &[SegmentNews], known: &[KnownSegment]) -> bool {
             return false;
         };
         let place = number_of(stem).map(|number| (number, stem));
-        let follows = place.is_some() && place > last;
+        // Folders whose names are no Unicode may have one name in it, and are unreadable.
+        let follows = place > last || place == last && news.is_unreadable();
+        let follows = place.is_some() && follows;
         last = place;
         follows
     });
@@ -199,6 +201,13 @@ fn are_news_of(news: &[SegmentNews], known: &[KnownSegment]) -> bool {
 }
 
 impl SegmentNews {
+    fn is_unreadable(&self) -> bool {
+        let Self::Found(outcome) = self else {
+            return false;
+        };
+        matches!(**outcome, Outcome::Unreadable { .. })
+    }
+
     /// The stem of the segment, where this can be true of it. The known segments
     /// come one after the other.
     fn stem_of_true<'a>(
