@@ -289,6 +289,8 @@ async fn client_goes_away() {
     }
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
+    // The Coordinator looks every 20 ms for what nobody wants.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     signal(worker, Signal::CONT);
     while statistics(&engine).await.coordinator.in_flight > 0 {
         assert!(Instant::now() < deadline);
