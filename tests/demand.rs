@@ -10,14 +10,12 @@ use std::time::{Duration, Instant};
 
 use common::chaos::{is_long, percentile, spoil};
 use common::engine::{
-    Served, idle, opened, pages_of, read_right, request, rest_of, start, statistics,
-    without_prefetch,
+    Served, idle, opened, pages_of, reach, read_right, request, rest_of, start, statistics,
+    with_workers,
 };
-use common::process::LIMIT;
 use common::process::client::{Client, soon};
 use common::process::session::{KnownSession, assert_same};
-use mef3_server::config::Config;
-use mef3_server::{Engine, Statistics};
+use mef3_server::Statistics;
 
 procspawn::enable_test_support!();
 
@@ -26,26 +24,6 @@ fn slow_session(channels: u32, milliseconds: u32) -> KnownSession {
     let session = KnownSession::write(channels, 1024, 64);
     spoil(&session.path, &format!("do slow {milliseconds}\n"));
     session
-}
-
-fn with_workers(min: usize, max: usize) -> Config {
-    let mut config = without_prefetch();
-    config.workers.min = min;
-    config.workers.max = max;
-    config
-}
-
-/// Waits until something is so.
-async fn reach(engine: &Engine, what: &str, is_so: impl Fn(&Statistics) -> bool) -> Statistics {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let now = statistics(engine).await;
-        if is_so(&now) {
-            return now;
-        }
-        assert!(Instant::now() < deadline, "{what}: {now:#?}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

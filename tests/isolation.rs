@@ -9,11 +9,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::chaos::{mend, spoil};
-use common::engine::{opened, read_right, request, rest_of, start, statistics, without_prefetch};
+use common::engine::{
+    opened, reach, read_right, request, rest_of, start, statistics, with_workers, without_prefetch,
+};
 use common::process::client::soon;
 use common::process::session::{KnownSession, START, assert_same};
 use common::process::{LIMIT, signal};
-use mef3_server::config::Config;
 use mef3_server::mef::{ChannelOptions, SessionOptions, SessionWriter};
 use mef3_server::{Engine, Error, ReadRequest, Statistics};
 use rustix::process::Signal;
@@ -23,23 +24,13 @@ procspawn::enable_test_support!();
 /// What a read may take on a loaded machine, in a debug build, where nothing keeps it.
 const QUICK: Duration = Duration::from_secs(2);
 
-fn with_workers(min: usize, max: usize) -> Config {
-    let mut config = without_prefetch();
-    config.workers.min = min;
-    config.workers.max = max;
-    config
-}
-
-/// Waits until something is so.
-async fn reach(engine: &Engine, what: &str, is_so: impl Fn(&Statistics) -> bool) -> Statistics {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let now = statistics(engine).await;
-        if is_so(&now) {
-            return now;
-        }
-        assert!(Instant::now() < deadline, "{what}: {now:#?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+/// Reads all of a session, second after second, each in no time to speak of.
+async fn reads_are_quick(engine: &Engine, session: &KnownSession) {
+    for second in 0..session.seconds {
+        let asked = Instant::now();
+        let span = session.span(0..session.channels(), second, second + 1);
+        read_right(engine, session, &span).await;
+        assert!(asked.elapsed() < QUICK, "{:?}", asked.elapsed());
     }
 }
 
@@ -64,11 +55,7 @@ async fn reads_do_not_wait_behind_an_opening() {
         now.supervisor.workers.iter().any(|worker| worker.jobs > 0)
     })
     .await;
-    for second in 0..32 {
-        let asked = Instant::now();
-        read_right(&engine, &good, &good.span(0..16, second, second + 1)).await;
-        assert!(asked.elapsed() < QUICK, "{:?}", asked.elapsed());
-    }
+    reads_are_quick(&engine, &good).await;
     assert!(openings.iter().all(|opening| !opening.is_finished()));
     openings.iter().for_each(tokio::task::JoinHandle::abort);
     soon("shutdown", engine.shutdown()).await;
@@ -98,11 +85,7 @@ async fn looks_do_not_wait_for_one_that_hangs() {
     })
     .await;
     // Each of these has a look of its own, and the pages behind it.
-    for second in 0..32 {
-        let asked = Instant::now();
-        read_right(&engine, &good, &good.span(0..16, second, second + 1)).await;
-        assert!(asked.elapsed() < QUICK, "{:?}", asked.elapsed());
-    }
+    reads_are_quick(&engine, &good).await;
     assert!(!hangs.is_finished());
     hangs.abort();
     soon("shutdown", engine.shutdown()).await;

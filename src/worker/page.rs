@@ -410,21 +410,24 @@ mod tests {
         assert_eq!(starts(&[0; 5], 2), [7, 9, 11]);
     }
 
+    /// A page of empty blocks, each with this damage.
+    fn page(error: Option<BlockError>, blocks: usize) -> Page {
+        let damage = error.map(|error| BlockDamage {
+            file_offset: 0,
+            samples: 1,
+            error,
+        });
+        let block = DecodedBlock {
+            start_uutc: 0,
+            samples: 0,
+            damage,
+        };
+        Page::new(0, vec![block; blocks], [].into()).unwrap()
+    }
+
     #[test]
     fn a_page_that_may_read_well_the_next_time_does_not_last() {
-        let page = |error: Option<BlockError>| {
-            let damage = error.map(|error| BlockDamage {
-                file_offset: 0,
-                samples: 1,
-                error,
-            });
-            let block = DecodedBlock {
-                start_uutc: 0,
-                samples: 0,
-                damage,
-            };
-            Page::new(0, vec![block], [].into()).unwrap()
-        };
+        let page = |error| page(error, 1);
         assert!(page(None).is_lasting());
         assert!(page(Some(BlockError::Statistics)).is_lasting());
         for passing in [
@@ -445,19 +448,7 @@ mod tests {
 
     #[test]
     fn damage_is_counted_where_it_lies() {
-        let page = |error: Option<BlockError>| {
-            let damage = error.map(|error| BlockDamage {
-                file_offset: 0,
-                samples: 1,
-                error,
-            });
-            let block = DecodedBlock {
-                start_uutc: 0,
-                samples: 0,
-                damage,
-            };
-            Page::new(0, vec![block; 100], [].into()).unwrap().memory()
-        };
+        let page = |error| page(error, 100).memory();
         let whole = page(None);
         assert!(whole >= 100 * size_of::<PageBlock>());
         let damage = page(Some(BlockError::Statistics)) - whole;

@@ -20,6 +20,27 @@ pub fn without_prefetch() -> Config {
     config
 }
 
+/// These, and so many workers.
+pub fn with_workers(min: usize, max: usize) -> Config {
+    let mut config = without_prefetch();
+    config.workers.min = min;
+    config.workers.max = max;
+    config
+}
+
+/// Waits until something is so.
+pub async fn reach(engine: &Engine, what: &str, is_so: impl Fn(&Statistics) -> bool) -> Statistics {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let now = statistics(engine).await;
+        if is_so(&now) {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "{what}: {now:#?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 pub fn start(config: Config) -> Engine {
     mef3_server::worker::init();
     Engine::builder().config(config).start().unwrap()

@@ -136,7 +136,7 @@ impl Coordinator {
         None
     }
 
-    /// Whether a look may begin, and `unhealthy` ones may.
+    /// Whether a look may begin, where `unhealthy` says that any may.
     fn may_look(&mut self, place: usize, unhealthy: bool) -> bool {
         let Some(look) = self.looks.get(place) else {
             return false;
