@@ -7,10 +7,10 @@ use std::{env, fs};
 /// Folder of the protocol files, from the crate's root.
 const FOLDER: &str = "proto";
 /// The protocol files, from that folder.
-const FILES: [&str; 1] = ["gRPCMef3Server.proto"];
+const FILES: [&str; 2] = ["gRPCMef3Server.proto", "mef3/v1/mef3.proto"];
 /// Fields of samples: generated as `Bytes`, which a reply takes over without
 /// another copy.
-const SHARED_BYTES: [&str; 1] = [".SignalChunk.array_bytes"];
+const SHARED_BYTES: [&str; 2] = [".SignalChunk.array_bytes", ".mef3.v1"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={FOLDER}");

@@ -51,6 +51,26 @@ pub enum Error {
     /// A segment was asked for before a segment size was set.
     #[error("no segment size is set")]
     NoSegmentSize,
+    /// A rate to be served at that is none.
+    #[error("cache_fs must be a positive sampling rate (Hz), not {}", python_float(*.0))]
+    ServedRate(f64),
+    /// A rate to be served at that channels do not have.
+    #[error(
+        "cache_fs of {rate} Hz is more than these {} channels have: {}. \
+         Choose a lower one, or allow mixed rates (allow_mixed_rates) to be served these \
+         at their own",
+        channels.len(),
+        first_rates(channels)
+    )]
+    ServedRateTooHigh {
+        /// The rate in Hz.
+        rate: f64,
+        /// Names and rates of the channels that have less.
+        channels: Vec<(String, f64)>,
+    },
+    /// A number of points that makes no line.
+    #[error("n_points must be positive")]
+    NoPoints,
     /// A segment size that makes no grid.
     #[error("segment size must be positive, not {0} s")]
     SegmentSize(i64),
@@ -193,6 +213,30 @@ fn python_string(text: &str) -> String {
     quoted
 }
 
+/// Channels that are named in one text, at most.
+const NAMED: usize = 10;
+
+/// The first of some channels with their rates.
+fn first_rates(channels: &[(String, f64)]) -> String {
+    let first = channels.iter().take(NAMED);
+    let first: Vec<String> = first
+        .map(|(name, rate)| format!("{name} ({rate} Hz)"))
+        .collect();
+    let more = match channels.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", first.join(", "))
+}
+
+/// A number as Python shows it.
+fn python_float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".into();
+    }
+    format!("{number:?}")
+}
+
 /// Numbers as Python shows a set of floats.
 fn python_set(numbers: &[f64]) -> String {
     let shown: Vec<String> = numbers.iter().map(|number| format!("{number:?}")).collect();
@@ -217,6 +261,12 @@ mod tests {
             ("\0\x1f\x7f\u{a0}\u{ad}", r"'\x00\x1f\x7f\xa0\xad'"),
         ] {
             assert_eq!(python_list(&[name.into()]), format!("[{shown}]"));
+        }
+        for (rate, shown) in [(0.0, "0.0"), (f64::NAN, "nan"), (f64::INFINITY, "inf")] {
+            assert_eq!(
+                Error::ServedRate(rate).to_string(),
+                format!("cache_fs must be a positive sampling rate (Hz), not {shown}")
+            );
         }
         assert_eq!(
             Error::MixedRates(vec![1000.0, 256.5]).to_string(),

@@ -59,6 +59,7 @@ mod engine;
 mod error;
 pub mod grpc;
 pub mod mef;
+mod reduce;
 pub mod worker;
 
 pub use actors::cache::CacheStatistics;
@@ -68,8 +69,9 @@ pub use actors::prefetcher::PrefetchStatistics;
 pub use actors::slot::{WorkerState, WorkerStatus};
 pub use actors::supervisor::SupervisorStatistics;
 pub use engine::{
-    Block, BlockItem, BlockStream, Engine, EngineBuilder, Follow, Held, Masked, ReadRequest,
-    Recording, StartError, Statistics, Window, WindowStream,
+    Block, BlockItem, BlockStream, Engine, EngineBuilder, Follow, Held, Masked, Missing,
+    MissingReason, ReadRequest, Recording, ScaleChange, StartError, Statistics, Window,
+    WindowStream,
 };
 pub use error::Error;
 pub use worker::page::Revision;

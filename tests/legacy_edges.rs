@@ -333,13 +333,3 @@ async fn a_host_root_is_looked_up_below_and_never_left_upwards() {
         "File does not exist: /data/t.mefd"
     );
 }
-
-#[tokio::test]
-async fn the_envelope_is_unimplemented() {
-    let server = Server::start(&[]);
-    let mut service = LegacyClient::connect(server.url()).await.unwrap();
-    let reply = service
-        .get_envelope(mef3_server::grpc::proto::EnvelopeRequest::default())
-        .await;
-    assert_eq!(reply.unwrap_err().code(), Code::Unimplemented);
-}

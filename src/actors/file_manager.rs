@@ -1,10 +1,12 @@
 //! The file manager.
 //!
-//! Owns the open recordings and what clients have set on them: segment grid and
-//! active channels. It checks reads and plans them. It touches no file: opening
-//! is a job for a worker.
+//! Owns the open recordings, who uses them, and what clients have set on them: segment
+//! grid, active channels and served rate. It checks reads and plans them. It touches no
+//! file: opening is a job for a worker.
 
+mod clients;
 mod grid;
+mod opening;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,16 +17,20 @@ use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
+use self::clients::{Choices, Sessions};
+pub(crate) use self::clients::{Client, ClientId, ServedRate};
 pub(crate) use self::grid::{
     CountSegments, GetActiveChannels, PlanSegment, SetActiveChannels, SetSegmentSize,
 };
+use self::opening::Opener;
+pub(crate) use self::opening::{Close, Leave, ListOpen, Open, Opened};
 use super::cache::{Cache, Purge};
 use super::coordinator::{CancelPredictions, Coordinator};
 use super::plan::{Pattern, ReadPlan, channel_positions};
 use super::prefetcher::Prefetcher;
-use super::session_state::{news_of, open_session, state_now};
+use super::session_state::{news_of, state_now};
 use super::settings::Settings;
-use super::supervisor::{CloseSession, WorkerSupervisor};
+use super::supervisor::WorkerSupervisor;
 use crate::error::Error;
 use crate::mef::{OpenOptions, Refresh, Rule};
 use crate::worker::page::{PagedRecording, RecordingId};
@@ -37,6 +43,8 @@ pub struct RecordingStatistics {
     pub open: u64,
     /// Bytes that their indices take.
     pub metadata_bytes: u64,
+    /// Sessions of clients that have given an id.
+    pub client_sessions: u64,
 }
 
 /// The name under which a recording is open. Who has given another password, or
@@ -45,6 +53,31 @@ pub struct RecordingStatistics {
 pub(crate) struct RecordingName {
     pub(crate) name: String,
     pub(crate) options: OpenOptions,
+}
+
+/// A client's use of an open recording.
+#[derive(Clone, Debug)]
+pub(crate) struct Use {
+    pub(crate) recording: RecordingName,
+    pub(crate) client: Client,
+}
+
+impl Use {
+    /// Of clients that give no id.
+    pub(crate) fn shared(recording: RecordingName) -> Self {
+        Self {
+            recording,
+            client: Client::Shared,
+        }
+    }
+
+    /// The name of the client's session, if it has one.
+    fn session(&self) -> Option<(ClientId, RecordingName)> {
+        match &self.client {
+            Client::Named(id) => Some((id.clone(), self.recording.clone())),
+            Client::Shared | Client::Passing => None,
+        }
+    }
 }
 
 /// Looking at a recording's files takes at most one part in so many of the time.
@@ -62,14 +95,15 @@ struct OpenFile {
     refused: Option<Error>,
     /// Files are listed in the order in which they were opened.
     order: u64,
-    /// Length of a segment of the grid in microseconds.
-    segment_us: Option<i64>,
-    /// Names of the active channels; all, where none were set.
-    active: Option<Vec<String>>,
+    /// Whether somebody without an id has opened it and not closed it.
+    is_shared: bool,
+    /// What those have set who have no session.
+    shared: Choices,
+    /// Whether somebody has opened it in passing.
+    is_passing: bool,
+    /// When it was used last.
+    used_at: Instant,
 }
-
-/// Who waits for an opening.
-type OpenReply = oneshot::Sender<Result<Opened, Error>>;
 
 /// Who waits for a second look at a recording.
 enum Waiting {
@@ -114,9 +148,10 @@ pub(crate) struct FileManager {
     supervisor: Addr<WorkerSupervisor>,
     settings: Settings,
     files: HashMap<RecordingName, OpenFile>,
-    /// Sessions that are being read, and who has asked for each: nobody, where
-    /// its files were seen to have changed.
-    opening: HashMap<RecordingName, Vec<OpenReply>>,
+    /// Who uses them, of those who have an id.
+    sessions: Sessions,
+    /// Sessions that are being read, and who has asked for each.
+    opening: HashMap<RecordingName, Vec<Opener>>,
     /// Recordings whose files are being looked at again, and who waits for it.
     refreshing: HashMap<RecordingName, Vec<Waiting>>,
     next_order: u64,
@@ -139,6 +174,7 @@ impl FileManager {
             supervisor: peers.supervisor,
             settings: settings.clone(),
             files: HashMap::new(),
+            sessions: Sessions::new(settings.client_sessions, settings.session_idle_limit),
             opening: HashMap::new(),
             refreshing: HashMap::new(),
             next_order: 0,
@@ -149,38 +185,6 @@ impl FileManager {
         self.files
             .get(key)
             .ok_or_else(|| Error::NotOpen(key.name.clone()))
-    }
-
-    fn file_mut(&mut self, key: &RecordingName) -> Result<&mut OpenFile, Error> {
-        self.files
-            .get_mut(key)
-            .ok_or_else(|| Error::NotOpen(key.name.clone()))
-    }
-
-    /// Has a worker read the session, and enters the outcome under the key.
-    fn open_session(&mut self, key: RecordingName, path: PathBuf, context: &mut Context<Self>) {
-        let asked = open_session(self.coordinator.clone(), path.clone(), key.options.clone());
-        context.spawn(asked.into_actor(self).map(move |outcome, manager, _| {
-            let mut waiting = manager.opening.remove(&key).unwrap_or_default();
-            waiting.retain(|reply| !reply.is_closed());
-            let outcome = outcome.and_then(|recording| {
-                manager.check_metadata(&recording, None)?;
-                Ok(recording)
-            });
-            if let Ok(recording) = &outcome
-                && !waiting.is_empty()
-            {
-                manager.enter(key, path, recording);
-            }
-            for (reply, number) in waiting.into_iter().zip(0..) {
-                let opened = outcome.clone().map(|recording| Opened {
-                    recording,
-                    already_open: number > 0,
-                });
-                // Whoever asked may be gone.
-                let _ = reply.send(opened);
-            }
-        }));
     }
 
     /// Refuses a recording whose indices would be more than there may be, beside those
@@ -209,23 +213,34 @@ impl FileManager {
         files.map(|file| file.recording.memory()).sum()
     }
 
-    /// Enters a recording that was read, where somebody still waits for it.
-    fn enter(&mut self, key: RecordingName, path: PathBuf, recording: &Arc<PagedRecording>) {
-        log_opened(recording);
-        self.next_order += 1;
-        self.files.insert(
-            key,
-            OpenFile {
-                path,
-                recording: Arc::clone(recording),
-                looked_at: Instant::now(),
-                look_took: Duration::ZERO,
-                refused: None,
-                order: self.next_order,
-                segment_us: None,
-                active: None,
-            },
-        );
+    /// What holds for a client: what it has set itself, if it has a session, and what
+    /// all without one have set otherwise.
+    fn choices(&self, by: &Use) -> Result<&Choices, Error> {
+        let shared = &self.file(&by.recording)?.shared;
+        let own = by.session().and_then(|key| self.sessions.choices(&key));
+        Ok(own.unwrap_or(shared))
+    }
+
+    fn choices_mut(&mut self, by: &Use) -> Result<&mut Choices, Error> {
+        let file = self.files.get_mut(&by.recording);
+        let file = file.ok_or_else(|| Error::NotOpen(by.recording.name.clone()))?;
+        let session = by.session();
+        let own = session.and_then(|key| self.sessions.choices_mut(&key));
+        Ok(own.unwrap_or(&mut file.shared))
+    }
+
+    /// Says that a client uses an open recording now: a session that was ended for the
+    /// client goes on as it was.
+    fn touch(&mut self, by: &Use) {
+        let Some(file) = self.files.get_mut(&by.recording) else {
+            return;
+        };
+        let now = Instant::now();
+        file.used_at = now;
+        if let Some(key) = by.session() {
+            let made_way = self.sessions.touch(&key, now);
+            self.release(made_way);
+        }
     }
 
     /// Answers with a recording's state, which is at most as old as allowed.
@@ -390,100 +405,25 @@ impl Actor for FileManager {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(self.settings.mailbox);
+        self.sweep(context);
     }
 }
 
-/// A recording that is open.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) recording: Arc<PagedRecording>,
-    /// It was open before; its grid and its active channels are as they were.
-    pub(crate) already_open: bool,
-}
-
-/// Opens a recording.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Open {
-    /// The name under which it is asked for from now on.
-    pub(crate) key: RecordingName,
-    /// Where it is.
-    pub(crate) path: PathBuf,
-    pub(crate) reply: OpenReply,
-}
-
-impl Handler<Open> for FileManager {
-    type Result = ();
-
-    fn handle(&mut self, Open { key, path, reply }: Open, context: &mut Self::Context) {
-        if self.files.contains_key(&key) {
-            let (state, fresh) = oneshot::channel();
-            self.answer_fresh(&key, Waiting::State(state), context);
-            let answer = async move {
-                let state = fresh.await.unwrap_or(Err(Error::Stopped));
-                // Whoever asked may be gone.
-                let _ = reply.send(state.map(|recording| Opened {
-                    recording,
-                    already_open: true,
-                }));
-            };
-            context.spawn(answer.into_actor(self));
-            return;
-        }
-        if let Some(waiting) = self.opening.get_mut(&key) {
-            match has_room(waiting.len(), self.settings.waiters) {
-                Ok(()) => waiting.push(reply),
-                Err(busy) => drop(reply.send(Err(busy))),
-            }
-            return;
-        }
-        let most = self.settings.open_recordings;
-        if self.files.len() + self.opening.len() >= most {
-            let _ = reply.send(Err(Error::LimitExceeded {
-                limit: "limits.open_recordings",
-                value: most as u64,
-            }));
-            return;
-        }
-        self.opening.insert(key.clone(), vec![reply]);
-        self.open_session(key, path, context);
-    }
-}
-
-/// Closes the recordings of a name for everybody. Reads that are under way finish.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Close(pub(crate) String);
-
-impl Handler<Close> for FileManager {
-    type Result = ();
-
-    fn handle(&mut self, Close(name): Close, _: &mut Self::Context) {
-        let closed: Vec<OpenFile> = self
-            .files
-            .extract_if(|open, _| open.name == name)
-            .map(|(_, file)| file)
-            .collect();
-        for file in closed {
-            self.forget_pages(file.recording.id);
-            self.supervisor.do_send(CloseSession(file.path));
-        }
-    }
-}
-
-/// Asks for the state of an open recording, at most as old as allowed.
+/// Asks for the state of an open recording, at most as old as allowed, for a client
+/// who uses it now.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Find {
-    pub(crate) key: RecordingName,
+    pub(crate) by: Use,
     pub(crate) reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
 }
 
 impl Handler<Find> for FileManager {
     type Result = ();
 
-    fn handle(&mut self, Find { key, reply }: Find, context: &mut Self::Context) {
-        self.answer_fresh(&key, Waiting::State(reply), context);
+    fn handle(&mut self, Find { by, reply }: Find, context: &mut Self::Context) {
+        self.touch(&by);
+        self.answer_fresh(&by.recording, Waiting::State(reply), context);
     }
 }
 
@@ -524,42 +464,52 @@ impl Handler<Check> for FileManager {
     }
 }
 
-/// Asks for the names of all open recordings, oldest first.
+/// Finds channels of an open recording (all, where none is named) for a client who
+/// reads them now.
 #[derive(Message)]
-#[rtype(result = "Vec<String>")]
-pub(crate) struct ListOpen;
+#[rtype(result = "Result<Selection, Error>")]
+pub(crate) struct Select {
+    pub(crate) by: Use,
+    pub(crate) channels: Vec<String>,
+}
 
-impl Handler<ListOpen> for FileManager {
-    type Result = MessageResult<ListOpen>;
+/// Channels of a recording.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    pub(crate) recording: Arc<PagedRecording>,
+    /// Their positions, in the order of the names; repeats are legal.
+    pub(crate) channels: Vec<u32>,
+    /// Rate in Hz to which the client wants those reduced that have more.
+    pub(crate) served_rate: Option<f64>,
+}
 
-    fn handle(&mut self, _: ListOpen, _: &mut Self::Context) -> Self::Result {
-        let mut files: Vec<_> = self.files.iter().collect();
-        files.sort_by_key(|(_, file)| file.order);
-        MessageResult(files.into_iter().map(|(key, _)| key.name.clone()).collect())
+impl Handler<Select> for FileManager {
+    type Result = Result<Selection, Error>;
+
+    fn handle(&mut self, Select { by, channels }: Select, _: &mut Self::Context) -> Self::Result {
+        self.touch(&by);
+        let file = self.file(&by.recording)?;
+        self.check_channels(channels.len())?;
+        Ok(Selection {
+            channels: file.positions(&channels)?,
+            recording: Arc::clone(&file.recording),
+            served_rate: self.choices(&by)?.served_rate,
+        })
     }
 }
 
-/// Plans the read of a time range: the named channels (all, where none is
-/// named), by a rule.
+/// Asks for the rate in Hz to which a client has channels reduced that have more.
 #[derive(Message)]
-#[rtype(result = "Result<ReadPlan, Error>")]
-pub(crate) struct PlanRange {
-    pub(crate) key: RecordingName,
-    pub(crate) channels: Vec<String>,
-    pub(crate) start_uutc: i64,
-    pub(crate) end_uutc: i64,
-    pub(crate) rule: Rule,
-}
+#[rtype(result = "Option<f64>")]
+pub(crate) struct GetServedRate(pub(crate) Use);
 
-impl Handler<PlanRange> for FileManager {
-    type Result = Result<ReadPlan, Error>;
+impl Handler<GetServedRate> for FileManager {
+    type Result = Option<f64>;
 
-    fn handle(&mut self, range: PlanRange, _: &mut Self::Context) -> Self::Result {
-        let file = self.file(&range.key)?;
-        self.check_channels(range.channels.len())?;
-        let channels = file.positions(&range.channels)?;
-        let window = (range.start_uutc, range.end_uutc);
-        self.plan(file, channels, window, range.rule, Pattern::Windows)
+    fn handle(&mut self, GetServedRate(by): GetServedRate, _: &mut Self::Context) -> Self::Result {
+        self.choices(&by)
+            .ok()
+            .and_then(|choices| choices.served_rate)
     }
 }
 
@@ -596,6 +546,7 @@ impl Handler<CountOpen> for FileManager {
         MessageResult(RecordingStatistics {
             open: self.files.len() as u64,
             metadata_bytes: self.metadata_bytes() as u64,
+            client_sessions: self.sessions.len() as u64,
         })
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Pattern {
     Segments,
     /// Window by window, forwards or backwards.
     Windows,
+    /// Not at all: the read is a part of another one.
+    Parts,
 }
 
 /// A read that was checked: every channel exists and the grid fits them all.
@@ -25,6 +27,8 @@ pub(crate) struct ReadPlan {
     /// Positions of the channels, in the order of the rows; repeats are legal.
     pub(crate) channels: Arc<[u32]>,
     pub(crate) grid: Grid,
+    /// The columns that are read.
+    pub(crate) columns: Range<u64>,
     pub(crate) pattern: Pattern,
 }
 
@@ -58,22 +62,19 @@ pub(crate) fn channel_positions(
     }
 }
 
-/// The different rates of some channels, in the order of their first use.
-fn distinct_rates(recording: &PagedRecording, channels: &[u32]) -> Vec<f64> {
-    let mut rates = Vec::new();
-    for channel in channels
-        .iter()
-        .filter_map(|&position| recording.channel(position))
-    {
-        if !rates.contains(&channel.sampling_frequency) {
-            rates.push(channel.sampling_frequency);
+/// The different ones of some rates, in the order of their first use.
+pub(crate) fn distinct_rates(rates: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut distinct = Vec::new();
+    for rate in rates {
+        if !distinct.contains(&rate) {
+            distinct.push(rate);
         }
     }
-    rates
+    distinct
 }
 
 /// The error for a recording that has only unreadable channels.
-fn no_channel(recording: &PagedRecording) -> Error {
+pub(crate) fn no_channel(recording: &PagedRecording) -> Error {
     match recording.recording.unreadable.first() {
         Some(channel) => Error::UnreadableChannel {
             channel: channel.name.clone(),
@@ -102,7 +103,8 @@ impl ReadPlan {
                 value: most_channels as u64,
             });
         }
-        let rates = distinct_rates(recording, &channels);
+        let rows = channels.iter().filter_map(|&it| recording.channel(it));
+        let rates = distinct_rates(rows.map(|channel| channel.sampling_frequency));
         let Some(&rate) = rates.first() else {
             return Err(no_channel(recording));
         };
@@ -118,8 +120,19 @@ impl ReadPlan {
             recording: Arc::clone(recording),
             channels: channels.into(),
             grid,
+            columns: 0..grid.columns(),
             pattern,
         })
+    }
+
+    /// The time of the columns that are read, uUTC.
+    pub(crate) fn span_uutc(&self) -> (i64, i64) {
+        let grid = &self.grid;
+        if self.columns == (0..grid.columns()) {
+            return (grid.start_uutc(), grid.end_uutc());
+        }
+        let start = grid.time_bound(self.columns.start, 0.0);
+        (start, grid.time_bound(self.columns.end, 0.0))
     }
 
     /// The channels of the rows.
@@ -140,7 +153,7 @@ impl ReadPlan {
                 continue;
             };
             let placement = Placement::new(self.grid, channel);
-            let columns = 0..self.grid.columns();
+            let columns = self.columns.clone();
             for key in channel_pages(&self.recording, position, channel, &placement, columns) {
                 if !seen.insert(key) {
                     continue;

@@ -66,6 +66,7 @@ impl Prefetcher {
         let (onwards, back) = match plan.pattern {
             Pattern::Segments => (self.settings.ahead_segments, 0),
             Pattern::Windows => (self.settings.ahead_windows, self.settings.behind_windows),
+            Pattern::Parts => (0, 0),
         };
         let direction = if backwards { -1 } else { 1 };
         let steps = (1..=onwards as i64)
@@ -120,6 +121,7 @@ impl Handler<Observed> for Prefetcher {
                 if let Ok(grid) = Grid::new(rule, start, end, rate) {
                     let window = ReadPlan {
                         grid,
+                        columns: 0..grid.columns(),
                         ..plan.clone()
                     };
                     pages.extend(window.pages(&mut budget));

@@ -10,6 +10,14 @@ use crate::worker::{Confines, WorkerSettings};
 /// and what a session that is being opened takes at a time.
 const SPARE_DESCRIPTORS: u64 = 128;
 
+/// How long the stretches are that a signal is reduced in, one by one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Stretches {
+    pub(crate) length: Duration,
+    /// The length is rounded to whole blocks of the channel.
+    pub(crate) whole_blocks: bool,
+}
+
 /// Limits and sizes of the actor tree; the configuration describes them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -65,9 +73,20 @@ pub(crate) struct Settings {
     pub(crate) client_bytes: usize,
     /// Bytes of samples that one request may have.
     pub(crate) request_bytes: u64,
+    /// MiB of the points that reads are reduced to.
+    pub(crate) points_mb: usize,
     /// Bytes of the indices of all open recordings.
     pub(crate) metadata_bytes: usize,
     pub(crate) channels_per_read: usize,
+    /// Sessions of clients that have an id.
+    pub(crate) client_sessions: NonZeroUsize,
+    /// Those that nobody used within this time are ended.
+    pub(crate) session_idle_limit: Option<Duration>,
+    /// Recordings that were opened in passing are closed when nobody used them for so
+    /// long.
+    pub(crate) passing_limit: Duration,
+    /// How signals are reduced to the rate that a client wants.
+    pub(crate) stretches: Stretches,
     /// How old what is known of a recording's files may be.
     pub(crate) staleness: Duration,
 }
@@ -81,6 +100,7 @@ impl From<&Config> for Settings {
             prefetch,
             limits,
             live,
+            legacy,
             paths,
             ..
         } = config;
@@ -124,8 +144,16 @@ impl From<&Config> for Settings {
             in_flight_bytes: limits.in_flight_bytes(),
             client_bytes: limits.client_bytes(),
             request_bytes: limits.request_bytes(),
+            points_mb: limits.points_mb,
             metadata_bytes: limits.metadata_bytes(),
             channels_per_read: limits.channels_per_read,
+            client_sessions: NonZeroUsize::new(limits.client_sessions).unwrap_or(NonZeroUsize::MIN),
+            session_idle_limit: legacy.session_idle_limit(),
+            passing_limit: live.passing(),
+            stretches: Stretches {
+                length: legacy.tile(),
+                whole_blocks: legacy.respect_mef_blocks,
+            },
             staleness: live.staleness(),
         }
     }

@@ -129,6 +129,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = ServiceOptions {
         host_root: config.paths.host_root().map(Into::into),
         password: arguments.password.password()?,
+        passwords_in_clear: config.server.passwords_in_clear,
         on_damage: config.legacy.on_damage,
         shutdown_grace: config.server.shutdown_grace(),
         limits: ConnectionLimits::from(&config),

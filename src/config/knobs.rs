@@ -58,6 +58,9 @@ pub struct Server {
     pub keepalive_limit_s: u64,
     /// A reply of which no message is taken for so many seconds is given up.
     pub write_stall_limit_s: u64,
+    /// Passwords of recordings are taken from other machines over connections that
+    /// anybody can listen to.
+    pub passwords_in_clear: bool,
 }
 
 impl Default for Server {
@@ -70,6 +73,7 @@ impl Default for Server {
             keepalive_interval_s: 10,
             keepalive_limit_s: 10,
             write_stall_limit_s: 60,
+            passwords_in_clear: false,
         }
     }
 }
@@ -341,12 +345,16 @@ pub struct Limits {
     pub large_messages_mb: usize,
     /// Samples of one request, as they are sent, in MiB.
     pub request_mb: u64,
+    /// Points that all reads under way are reduced to, in MiB.
+    pub points_mb: usize,
     /// Length of one request as it comes, in KiB.
     pub request_message_kb: usize,
     /// Indices of all open recordings, in MiB.
     pub metadata_mb: usize,
     /// Channels in one read.
     pub channels_per_read: usize,
+    /// Sessions that clients with an id have, each on one recording.
+    pub client_sessions: usize,
     /// Connections of clients at a time.
     pub connections: usize,
     /// Calls under way at a time, in all connections.
@@ -367,9 +375,11 @@ impl Default for Limits {
             client_mb: 16,
             large_messages_mb: 16,
             request_mb: 16384,
+            points_mb: 64,
             request_message_kb: 1024,
             metadata_mb: 4096,
             channels_per_read: 4096,
+            client_sessions: 1000,
             connections: 4096,
             streams: 4096,
             streams_per_connection: 256,
@@ -446,15 +456,26 @@ pub struct Live {
     /// How old what is known of a recording's files may be when it is read, in
     /// milliseconds; 0 looks at them for every read.
     pub staleness_ms: u64,
+    /// A recording that nobody keeps open is closed when no call used it for so many
+    /// seconds.
+    pub passing_s: u64,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { staleness_ms: 1000 }
+        Self {
+            staleness_ms: 1000,
+            passing_s: 300,
+        }
     }
 }
 
 impl Live {
+    /// How long a recording that nobody keeps open stays open unused.
+    pub fn passing(&self) -> Duration {
+        Duration::from_secs(self.passing_s)
+    }
+
     /// How old what is known of a recording's files may be.
     pub fn staleness(&self) -> Duration {
         Duration::from_millis(self.staleness_ms)
@@ -462,11 +483,42 @@ impl Live {
 }
 
 /// The services of the existing clients.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Legacy {
     /// What a read over damaged blocks is answered with.
     pub on_damage: OnDamage,
+    /// A session that its client did not use for so many seconds is ended; 0 keeps
+    /// it.
+    pub session_ttl_s: u64,
+    /// Signals are reduced to the rate that a client wants in stretches of so many
+    /// milliseconds, counted from the start of the channel.
+    pub tile_ms: u64,
+    /// Rounds these to whole blocks of the channel.
+    pub respect_mef_blocks: bool,
+}
+
+impl Default for Legacy {
+    fn default() -> Self {
+        Self {
+            on_damage: OnDamage::default(),
+            session_ttl_s: 1800,
+            tile_ms: 60_000,
+            respect_mef_blocks: false,
+        }
+    }
+}
+
+impl Legacy {
+    /// How long a session lasts that its client does not use; `None` is for ever.
+    pub fn session_idle_limit(&self) -> Option<Duration> {
+        (self.session_ttl_s > 0).then(|| Duration::from_secs(self.session_ttl_s))
+    }
+
+    /// The stretches that signals are reduced in.
+    pub fn tile(&self) -> Duration {
+        Duration::from_millis(self.tile_ms)
+    }
 }
 
 /// What a read over damage is answered with.

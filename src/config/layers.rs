@@ -76,6 +76,9 @@ impl Layers {
             Some(Value::Integer(_)) => {
                 whole_number(text).map_err(|reason| bad_value(key, origin, &reason))?
             }
+            Some(Value::Boolean(_)) => {
+                super::legacy::switch(text).map_err(|reason| bad_value(key, origin, &reason))?
+            }
             // As in PATH.
             Some(Value::Array(_)) => {
                 let parts = text.split(':').filter(|part| !part.is_empty());

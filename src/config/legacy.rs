@@ -29,7 +29,7 @@ impl fmt::Display for Notice {
 type Reading = fn(&str) -> Result<Value, String>;
 
 /// Variables that are settings of ours under another name.
-const RENAMED: [(&str, &str, Reading); 7] = [
+const RENAMED: [(&str, &str, Reading); 11] = [
     ("PORT", "server.listen", address_of_port),
     ("N_PREFETCH", "prefetch.ahead_segments", whole_number),
     ("MAX_WORKERS", "workers.in_process_threads", whole_number),
@@ -45,19 +45,18 @@ const RENAMED: [(&str, &str, Reading); 7] = [
         "prefetch.behind_windows",
         whole_number,
     ),
+    ("TILE_DURATION_S", "legacy.tile_ms", milliseconds),
+    ("RESPECT_MEF_BLOCKS", "legacy.respect_mef_blocks", switch),
+    ("SESSION_TTL_S", "legacy.session_ttl_s", seconds_rounded_up),
+    ("MAX_SESSIONS", "limits.client_sessions", whole_number),
 ];
 
 /// Variables without a counterpart here, and why there is none.
-const WITHOUT_EFFECT: [(&str, Reading, &str); 7] = [
+const WITHOUT_EFFECT: [(&str, Reading, &str); 3] = [
     (
         "CACHE_CAPACITY_MULTIPLIER",
         whole_number,
         "the cache is bounded in bytes, by cache.size_mb",
-    ),
-    (
-        "TILE_DURATION_S",
-        seconds,
-        "the cache holds runs of whole blocks, of about pages.target_samples",
     ),
     (
         "PREFETCH_PROCESSES",
@@ -68,21 +67,6 @@ const WITHOUT_EFFECT: [(&str, Reading, &str); 7] = [
         "MIN_PARALLEL_TILES",
         whole_number,
         "work of any size goes to the workers",
-    ),
-    (
-        "SESSION_TTL_S",
-        seconds,
-        "a client's session lasts until its recording is closed",
-    ),
-    (
-        "MAX_SESSIONS",
-        whole_number,
-        "what can be open is bounded by limits.open_recordings",
-    ),
-    (
-        "RESPECT_MEF_BLOCKS",
-        switch,
-        "the cache always follows the blocks of the recording",
     ),
 ];
 
@@ -238,7 +222,13 @@ fn seconds_rounded_up(text: &str) -> Result<Value, String> {
     Ok(Value::Integer(seconds.ceil() as i64))
 }
 
-fn switch(text: &str) -> Result<Value, String> {
+/// Seconds in milliseconds; never 0 for more than nothing.
+fn milliseconds(text: &str) -> Result<Value, String> {
+    let seconds = seconds(text)?.as_float().unwrap_or_default();
+    Ok(Value::Integer((seconds * 1000.0).ceil() as i64))
+}
+
+pub(super) fn switch(text: &str) -> Result<Value, String> {
     match text.trim().to_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(Value::Boolean(true)),
         "0" | "false" | "no" | "off" => Ok(Value::Boolean(false)),

@@ -86,6 +86,7 @@ fn every_key_has_a_variable_of_its_own() {
         let (section, field) = key.split_once('.').unwrap();
         let text = match &defaults[section][field] {
             Value::Integer(number) => (number + 1).to_string(),
+            Value::Boolean(set) => (!set).to_string(),
             _ => match key.as_str() {
                 "server.listen" => "[::1]:7".into(),
                 "paths.host_root" => "/host_root".into(),
@@ -202,12 +203,8 @@ fn legacy_names_of_the_number_of_processes() {
 fn legacy_names_without_effect_are_noticed() {
     for (name, text) in [
         ("CACHE_CAPACITY_MULTIPLIER", "3"),
-        ("TILE_DURATION_S", "60.0"),
         ("PREFETCH_PROCESSES", "1"),
         ("MIN_PARALLEL_TILES", "2"),
-        ("SESSION_TTL_S", "1800"),
-        ("MAX_SESSIONS", "1000"),
-        ("RESPECT_MEF_BLOCKS", "false"),
     ] {
         let loaded = load(None, &[(name, text)]).unwrap();
         assert_eq!(loaded.config, Config::default());

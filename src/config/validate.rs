@@ -58,7 +58,7 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         prefetch,
         limits,
         live,
-        legacy: _,
+        legacy,
         paths,
         log: _, // its types admit no nonsense
     } = config;
@@ -171,6 +171,7 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         limits.request_mb,
         1..=1024 * TIB_IN_MIB as u64,
     )?;
+    within("limits.points_mb", limits.points_mb, 1..=TIB_IN_MIB)?;
     within(
         "limits.request_message_kb",
         limits.request_message_kb,
@@ -182,6 +183,11 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         limits.channels_per_read,
         1..=1_000_000,
     )?;
+    within(
+        "limits.client_sessions",
+        limits.client_sessions,
+        1..=1_000_000,
+    )?;
     within("limits.connections", limits.connections, 1..=1_000_000)?;
     within("limits.streams", limits.streams, 1..=1_000_000)?;
     within(
@@ -190,6 +196,14 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         1..=1_000_000,
     )?;
 
+    within(
+        "legacy.session_ttl_s",
+        legacy.session_ttl_s,
+        0..=366 * DAY_S,
+    )?;
+    within("legacy.tile_ms", legacy.tile_ms, 1..=DAY_S * 1000)?;
+
+    within("live.passing_s", live.passing_s, 1..=366 * DAY_S)?;
     within("live.staleness_ms", live.staleness_ms, 0..=HOUR_S * 1000)?;
 
     // A relative root would depend on where the server was started.

@@ -70,6 +70,16 @@ impl Follow {
         follow
     }
 
+    /// The recording that the blocks so far belong to.
+    pub(crate) fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// Names of the channels of the rows; all that there are, where it is empty.
+    pub(crate) fn channels(&self) -> &[String] {
+        &self.channels
+    }
+
     /// Names the state of the recording that the blocks so far belong to.
     pub fn revision(&self) -> Revision {
         self.recording.revision()

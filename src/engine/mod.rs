@@ -9,8 +9,11 @@
 mod blocks;
 mod follow;
 mod permits;
+mod points;
+mod range;
 mod read_ahead;
 mod request;
+mod served;
 mod statistics;
 mod windows;
 
@@ -27,15 +30,19 @@ use tokio::sync::{oneshot, watch};
 pub use blocks::{Block, BlockItem, BlockStream};
 pub use follow::Follow;
 pub use permits::Held;
+pub(crate) use range::{RangePlan, RangeRequest, RangeStream, Shape};
 pub use request::ReadRequest;
 pub use statistics::Statistics;
-pub use windows::{Masked, Window, WindowStream};
+pub use windows::{Masked, Missing, MissingReason, ScaleChange, Window, WindowStream};
 
 use self::permits::Permits;
+use self::points::PointsRoom;
 use self::read_ahead::ReadAhead;
 use crate::actors::cache::CountCache;
 use crate::actors::coordinator::{CountFlights, ReadRecords};
-use crate::actors::file_manager::{Close, CountOpen, Find, Open, Opened, RecordingName};
+use crate::actors::file_manager::{
+    Close, CountOpen, Find, Open, Opened, RecordingName, ServedRate, Use,
+};
 use crate::actors::plan::{ReadPlan, channel_positions};
 use crate::actors::prefetcher::CountPredictions;
 use crate::actors::settings::Settings;
@@ -125,6 +132,7 @@ impl EngineBuilder {
             inner: Arc::new(Inner {
                 tree,
                 permits: Arc::new(permits),
+                points: PointsRoom::new(settings.points_mb),
                 settings,
                 stop,
                 has_ended,
@@ -170,6 +178,7 @@ pub struct Engine {
 struct Inner {
     tree: Tree,
     permits: Arc<Permits>,
+    points: PointsRoom,
     settings: Settings,
     stop: watch::Sender<bool>,
     has_ended: watch::Receiver<bool>,
@@ -211,17 +220,26 @@ impl Engine {
             .to_str()
             .ok_or_else(|| MefError::malformed(path, Malformation::Name))?;
         let name = key.to_owned();
-        let opened = self.open_as(RecordingName { name, options }, path.into());
-        let opened = opened.await?;
-        Ok(Recording {
-            paged: opened.recording,
-        })
+        let by = Use::shared(RecordingName { name, options });
+        let opened = self.open_as(by.clone(), path.into(), None).await?;
+        Ok(Recording::new(opened.recording, by))
     }
 
-    /// Opens a session under a name of its own.
-    pub(crate) async fn open_as(&self, key: RecordingName, path: PathBuf) -> Result<Opened, Error> {
+    /// Opens a session under a name of its own, for a client, who may want to be served
+    /// at a rate.
+    pub(crate) async fn open_as(
+        &self,
+        by: Use,
+        path: PathBuf,
+        served_rate: Option<ServedRate>,
+    ) -> Result<Opened, Error> {
         let (reply, opened) = oneshot::channel();
-        let question = Open { key, path, reply };
+        let question = Open {
+            by,
+            path,
+            served_rate,
+            reply,
+        };
         let sent = self.addresses().file_manager.send(question).await;
         sent.map_err(|_| Error::Stopped)?;
         opened.await.map_err(|_| Error::Stopped)?
@@ -249,12 +267,13 @@ impl Engine {
     /// goes wrong later comes through the stream, as its last item.
     pub fn read<T: SampleValue>(&self, request: &ReadRequest) -> Result<WindowStream<T>, Error> {
         let plan = request.plan(self.inner.settings.channels_per_read)?;
-        self.read_plan(
+        let windows = self.read_plan(
             plan,
             request.reader,
             request.columns_per_message,
             request.on_damage,
-        )
+        )?;
+        Ok(windows.detailed(request.detailed))
     }
 
     /// Reads a window as a stream of the stored blocks that touch it, whole and
@@ -339,6 +358,17 @@ impl Engine {
         on_damage: OnDamage,
     ) -> Result<WindowStream<T>, Error> {
         self.check_size(&plan, size_of::<T>())?;
+        self.stream_plan(plan, reader, columns_per_message, on_damage)
+    }
+
+    /// The same of a plan that is not larger than it may be, or a part of one.
+    pub(crate) fn stream_plan<T: SampleValue>(
+        &self,
+        plan: ReadPlan,
+        reader: u64,
+        columns_per_message: Option<u64>,
+        on_damage: OnDamage,
+    ) -> Result<WindowStream<T>, Error> {
         let columns = columns_per_message
             .unwrap_or_else(|| message_columns(plan.channels.len(), size_of::<T>()));
         let pages = self.read_ahead(plan, reader, columns, on_damage)?;
@@ -348,9 +378,16 @@ impl Engine {
 
     /// Refuses a read of more samples than one may have, each of so many bytes.
     pub(crate) fn check_size(&self, plan: &ReadPlan, value_bytes: usize) -> Result<(), Error> {
-        let rows = plan.channels.len() as u64;
-        let bytes = plan.grid.columns().saturating_mul(rows);
-        let bytes = bytes.saturating_mul(value_bytes as u64);
+        self.check_matrix(plan.channels.len(), plan.grid.columns(), value_bytes)
+    }
+
+    fn check_matrix(&self, rows: usize, columns: u64, value_bytes: usize) -> Result<(), Error> {
+        let bytes = columns.saturating_mul(rows as u64);
+        self.check_bytes(bytes.saturating_mul(value_bytes as u64))
+    }
+
+    /// Refuses a read of more bytes than one may have.
+    pub(crate) fn check_bytes(&self, bytes: u64) -> Result<(), Error> {
         let limit_bytes = self.inner.settings.request_bytes;
         if bytes <= limit_bytes {
             return Ok(());
@@ -367,7 +404,7 @@ impl Engine {
     ) -> Result<ReadAhead, Error> {
         if on_damage == OnDamage::Fail {
             for channel in plan.rows() {
-                check_readable(channel, &plan.grid)?;
+                check_readable(channel, plan.span_uutc())?;
             }
         }
         let settings = &self.inner.settings;
@@ -382,19 +419,19 @@ impl Engine {
     }
 
     /// The state of an open recording, at most as old as `live.staleness_ms`.
-    pub(crate) async fn find(&self, key: RecordingName) -> Result<Arc<PagedRecording>, Error> {
+    pub(crate) async fn find(&self, by: Use) -> Result<Arc<PagedRecording>, Error> {
         let (reply, found) = oneshot::channel();
-        let sent = self.addresses().file_manager.send(Find { key, reply });
+        let sent = self.addresses().file_manager.send(Find { by, reply });
         sent.await.map_err(|_| Error::Stopped)?;
         found.await.map_err(|_| Error::Stopped)?
     }
 
     /// Has the files of an open recording looked at, unless they were within
     /// `live.staleness_ms`, and does not wait for it.
-    pub(crate) fn look(&self, key: RecordingName) {
+    pub(crate) fn look(&self, by: Use) {
         let (reply, _) = oneshot::channel();
         // A file manager without room has better things to do.
-        let _ = self.addresses().file_manager.try_send(Find { key, reply });
+        let _ = self.addresses().file_manager.try_send(Find { by, reply });
     }
 
     /// Looks for what is new in a recording: blocks, segments and channels that
@@ -407,11 +444,9 @@ impl Engine {
     /// # Errors
     /// As [`open_with`](Self::open_with).
     pub async fn refresh(&self, recording: &Recording) -> Result<Recording, Error> {
-        let found = &recording.paged.recording;
-        let options = OpenOptions {
-            password: found.password.clone(),
-        };
-        self.open_with(&found.path, options).await
+        let (by, path) = (recording.by.clone(), recording.info().path.clone());
+        let opened = self.open_as(by.clone(), path, None).await?;
+        Ok(Recording::new(opened.recording, by))
     }
 
     /// What the engine has done so far.
@@ -460,6 +495,10 @@ impl Engine {
         let _ = has_ended.wait_for(|&ended| ended).await;
     }
 
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
     pub(crate) fn addresses(&self) -> Arc<Addresses> {
         self.inner.tree.load_full()
     }
@@ -475,9 +514,19 @@ fn message_columns(rows: usize, value_bytes: usize) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Recording {
     paged: Arc<PagedRecording>,
+    /// Whose it is, and its name.
+    by: Use,
 }
 
 impl Recording {
+    pub(crate) fn new(paged: Arc<PagedRecording>, by: Use) -> Self {
+        Self { paged, by }
+    }
+
+    pub(crate) fn paged(&self) -> &Arc<PagedRecording> {
+        &self.paged
+    }
+
     /// What was found in the session's files.
     pub fn info(&self) -> &mef::Recording {
         &self.paged.recording

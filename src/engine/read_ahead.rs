@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::actors::coordinator::{Coordinator, Fetch, Fetched};
 use crate::actors::file_manager::{Check, FileManager};
-use crate::actors::plan::ReadPlan;
+use crate::actors::plan::{Pattern, ReadPlan};
 use crate::actors::prefetcher::{Observed, Prefetcher};
 use crate::actors::settings::Settings;
 use crate::actors::tree::Addresses;
@@ -128,6 +128,7 @@ impl ReadAhead {
             .rows()
             .map(|channel| Placement::new(plan.grid, channel))
             .collect();
+        let next_column = plan.columns.start;
         Self {
             file_manager: addresses.file_manager.clone(),
             staleness: settings.staleness,
@@ -140,7 +141,7 @@ impl ReadAhead {
             columns_per_chunk,
             max_bytes: settings.read_ahead_bytes,
             may_be_ahead: 1,
-            next_column: 0,
+            next_column,
             next_chunk: 0,
             coming: VecDeque::new(),
             held: HashMap::new(),
@@ -355,7 +356,7 @@ impl ReadAhead {
 
     /// Asks for the pages of further chunks, while there is room.
     async fn ask_ahead(&mut self) -> Result<(), Error> {
-        let total = self.plan.grid.columns();
+        let total = self.plan.columns.end;
         while self.next_column < total {
             let ahead = !self.coming.is_empty();
             let enough = self.coming.len() > self.may_be_ahead;
@@ -387,7 +388,7 @@ impl ReadAhead {
             // From here on nothing waits, so that a cancelled call leaves either
             // no trace or a complete one.
             self.note(chunk, ahead);
-            if self.next_column >= total {
+            if self.next_column >= total && self.plan.pattern != Pattern::Parts {
                 // A prefetcher without room has better things to do.
                 let _ = self.prefetcher.try_send(Observed {
                     reader: self.reader,

@@ -17,6 +17,7 @@ pub struct ReadRequest {
     pub(super) reader: u64,
     pub(super) columns_per_message: Option<u64>,
     pub(super) on_damage: OnDamage,
+    pub(super) detailed: bool,
 }
 
 impl ReadRequest {
@@ -32,6 +33,7 @@ impl ReadRequest {
             reader: 0,
             columns_per_message: None,
             on_damage: OnDamage::Fail,
+            detailed: false,
         }
     }
 
@@ -62,6 +64,14 @@ impl ReadRequest {
     #[must_use]
     pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
         self.on_damage = on_damage;
+        self
+    }
+
+    /// Has each window tell which columns have no sample, and why, and the units per
+    /// count of those that have one.
+    #[must_use]
+    pub fn detailed(mut self) -> Self {
+        self.detailed = true;
         self
     }
 

@@ -1,11 +1,16 @@
 //! A read as placed samples.
 
+mod missing;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
 
+use self::missing::{Coverage, reason_without_block};
+pub use self::missing::{Missing, MissingReason, ScaleChange};
 use super::read_ahead::{Chunk, ReadAhead};
 use crate::config::OnDamage;
 use crate::error::Error;
@@ -25,6 +30,27 @@ pub struct Window<T> {
     pub samples: Vec<T>,
     /// Damage that has left gaps in these columns, where the request allows it.
     pub masked: Vec<Masked>,
+    /// Columns without a sample, row by row; only where the request wants
+    /// [details](super::ReadRequest::detailed).
+    pub missing: Vec<Missing>,
+    /// Units per count, row by row; only where the request wants
+    /// [details](super::ReadRequest::detailed).
+    pub scales: Vec<ScaleChange>,
+}
+
+impl<T> Window<T> {
+    /// No column of so many rows.
+    pub(crate) fn empty(rows: usize) -> Self {
+        Self {
+            first_column: 0,
+            rows,
+            columns: 0,
+            samples: Vec::new(),
+            masked: Vec::new(),
+            missing: Vec::new(),
+            scales: Vec::new(),
+        }
+    }
 }
 
 /// Samples that are there and cannot be read.
@@ -48,6 +74,7 @@ pub struct WindowStream<T> {
     grid: Grid,
     revision: Revision,
     on_damage: OnDamage,
+    detailed: bool,
     /// Blocks that were masked, in the engine's life.
     masked_blocks: Arc<AtomicU64>,
     value: std::marker::PhantomData<T>,
@@ -63,10 +90,17 @@ impl<T: SampleValue> WindowStream<T> {
             grid: pages.plan.grid,
             revision: pages.plan.recording.revision(),
             on_damage,
+            detailed: false,
             masked_blocks,
             pages: Some(pages),
             value: std::marker::PhantomData,
         }
+    }
+
+    /// The same with the details of each window.
+    pub(crate) fn detailed(mut self, detailed: bool) -> Self {
+        self.detailed = detailed;
+        self
     }
 
     /// The grid of the whole read.
@@ -91,7 +125,7 @@ impl<T: SampleValue> WindowStream<T> {
     pub async fn next(&mut self) -> Option<Result<Window<T>, Error>> {
         let pages = self.pages.as_mut()?;
         let window = match pages.next().await {
-            Ok(Some(chunk)) => assemble(pages, &chunk, self.on_damage),
+            Ok(Some(chunk)) => assemble(pages, &chunk, self.on_damage, self.detailed),
             Ok(None) => {
                 self.pages = None;
                 return None;
@@ -122,6 +156,7 @@ fn assemble<T: SampleValue>(
     pages: &ReadAhead,
     chunk: &Chunk,
     on_damage: OnDamage,
+    detailed: bool,
 ) -> Result<Window<T>, Error> {
     let rows = chunk.rows.len();
     let columns = chunk.columns as usize;
@@ -132,9 +167,11 @@ fn assemble<T: SampleValue>(
         .grid
         .time_bound(chunk.first_column + chunk.columns, 0.0);
     let mut masked = Vec::new();
+    let (mut missing, mut scales) = (Vec::new(), Vec::new());
     let lines = samples.chunks_exact_mut(columns.max(1));
     let sources = plan.rows().zip(&pages.placements).zip(&chunk.rows);
-    for (line, ((channel, placement), blocks)) in lines.zip(sources) {
+    for ((line, ((channel, placement), blocks)), row) in lines.zip(sources).zip(0..) {
+        let mut coverage = detailed.then(Coverage::default);
         if on_damage == OnDamage::Mask {
             let unreadable = channel.unreadable_within(from, until);
             masked.extend(unreadable.map(|segment| Masked::Segment {
@@ -154,6 +191,10 @@ fn assemble<T: SampleValue>(
                     OnDamage::Fail => return Err(Error::Read(Box::new(damaged).into())),
                     OnDamage::Mask => masked.push(Masked::Block(Box::new(damaged))),
                 }
+                let column = placement.column(*position, start, damage.samples);
+                if let Some((coverage, column)) = coverage.as_mut().zip(column) {
+                    coverage.damage(visible(column, damage.samples, chunk));
+                }
                 continue;
             }
             let samples = block.counts.len() as u32;
@@ -162,6 +203,29 @@ fn assemble<T: SampleValue>(
             };
             let scale = scale_of::<T>(channel, position.segment, plan.grid.rule())?;
             place(block.counts, column, scale, chunk.first_column, line);
+            if let Some(coverage) = &mut coverage {
+                let segment = channel.segments.get(position.segment as usize);
+                let factor = segment.map(|it| it.acquisition.units_conversion_factor);
+                coverage.show(visible(column, samples, chunk), factor.unwrap_or_default());
+            }
+        }
+        if let Some(coverage) = coverage {
+            scales.extend(coverage.factors(columns).into_iter().map(
+                |(first_column, units_conversion_factor)| ScaleChange {
+                    row,
+                    first_column,
+                    units_conversion_factor,
+                },
+            ));
+            let first = chunk.first_column;
+            let reason_of = |at| reason_without_block(&plan.grid, channel, first, at);
+            let without = coverage.missing(columns, reason_of);
+            missing.extend(without.into_iter().map(|(range, reason)| Missing {
+                row,
+                first_column: range.start,
+                columns: range.len(),
+                reason,
+            }));
         }
     }
     Ok(Window {
@@ -170,5 +234,17 @@ fn assemble<T: SampleValue>(
         columns,
         samples,
         masked,
+        missing,
+        scales,
     })
+}
+
+/// The columns of a block within a chunk, counted from its first.
+fn visible(column: i64, samples: u32, chunk: &Chunk) -> Range<usize> {
+    let at = |column: i128| {
+        let within = column - i128::from(chunk.first_column);
+        within.clamp(0, i128::from(chunk.columns)) as usize
+    };
+    let start = i128::from(column);
+    at(start)..at(start + i128::from(samples))
 }

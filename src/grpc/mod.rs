@@ -1,7 +1,11 @@
 //! The gRPC services over an [`Engine`].
 
 mod legacy;
+mod native;
+mod peer;
 pub mod proto;
+mod roots;
+mod samples;
 mod texts;
 mod transport;
 
@@ -15,6 +19,8 @@ use tonic::service::Routes;
 pub use self::transport::{ConnectionCounters, ConnectionLimits, ConnectionStatistics};
 
 use self::legacy::Legacy;
+use self::native::Native;
+use self::proto::native::server::RecordingServiceServer;
 use self::proto::server::LegacyServer;
 use crate::config::OnDamage;
 use crate::engine::Engine;
@@ -27,6 +33,9 @@ pub struct ServiceOptions {
     pub host_root: Option<PathBuf>,
     /// The password of protected sessions, where clients cannot give one.
     pub password: Option<Password>,
+    /// Passwords in the metadata of calls are taken over connections that anybody can
+    /// listen to.
+    pub passwords_in_clear: bool,
     /// What reads over damage are answered with.
     pub on_damage: OnDamage,
     /// How long streams may go on after a shutdown was asked for.
@@ -87,9 +96,12 @@ pub async fn serve(
     })?;
     let (limits, counters) = (options.limits, options.counters.clone());
     let grace = options.shutdown_grace;
+    let native = Native::new(engine.clone(), options.clone());
+    let native =
+        RecordingServiceServer::new(native).max_decoding_message_size(limits.request_message);
     let legacy = LegacyServer::new(Legacy::new(engine, options))
         .max_decoding_message_size(limits.request_message);
-    let routes = Routes::new(legacy);
+    let routes = Routes::new(legacy).add_service(native);
     transport::serve(listener, routes, limits, counters, grace, shutdown).await;
     Ok(())
 }

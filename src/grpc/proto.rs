@@ -1,5 +1,5 @@
-//! Messages, server and client of the legacy service, as generated from
-//! `proto/gRPCMef3Server.proto`.
+//! Messages, servers and clients of the services, as generated from the files in
+//! `proto/`: of the legacy service here, of the native one in [`native`].
 
 /// The generated code, kept apart: the lints of this crate do not hold for it.
 #[allow(
@@ -38,6 +38,47 @@ pub mod server {
 /// What a caller uses.
 pub mod client {
     pub use super::generated::g_rpc_mef3_server_client::GRpcMef3ServerClient as LegacyClient;
+}
+
+/// The native service, from `proto/mef3/v1/mef3.proto`.
+pub mod native {
+    #[allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
+    mod generated {
+        tonic::include_proto!("mef3.v1");
+    }
+
+    pub use generated::{
+        Access, Annotation, CacheStats, Channel, Compression, DamageInfo, FollowRequest,
+        FollowResponse, Gap, GetRecordingRequest, GetRecordingResponse, GetStatsRequest,
+        GetStatsResponse, Limits, ListAnnotationsRequest, ListAnnotationsResponse, ListGapsRequest,
+        ListGapsResponse, ListSegmentsRequest, ListSegmentsResponse, Missing, MissingReason,
+        OnDamage, RateGroup, ReadReducedRequest, ReadReducedResponse, ReadSignalRequest,
+        ReadSignalResponse, Revision, SampleForm, SampleSpan, Scale, Segment, SignalChunk,
+        SignalGroup, SignalHeader, Subject, TimeSpan, WatchRecordingRequest,
+        WatchRecordingResponse, WorkerStats, read_signal_request,
+    };
+
+    /// What a server implements and serves.
+    pub mod server {
+        pub use super::generated::recording_service_server::{
+            RecordingService, RecordingServiceServer, SERVICE_NAME,
+        };
+    }
+
+    /// What a caller uses.
+    pub mod client {
+        pub use super::generated::recording_service_client::RecordingServiceClient;
+    }
 }
 
 /// The encoded file descriptor set of the protocol, for reflection.

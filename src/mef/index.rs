@@ -62,6 +62,10 @@ struct Part {
     bytes: Vec<u32>,
     #[serde(with = "column")]
     flags: Vec<u8>,
+    #[serde(with = "column")]
+    minimum: Vec<i32>,
+    #[serde(with = "column")]
+    maximum: Vec<i32>,
 }
 
 /// One entry of a [`BlockIndex`].
@@ -77,6 +81,45 @@ pub struct BlockEntry {
     pub bytes: u32,
     /// The block's flags (format section 8.2).
     pub flags: u8,
+    /// Least and greatest sample, as far as the writer has told them.
+    pub extrema: Extrema,
+}
+
+/// Least and greatest sample of a block in counts, by the index: of a lossy block
+/// they are those that went into the encoder (format section 7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extrema {
+    minimum: i32,
+    maximum: i32,
+}
+
+impl Extrema {
+    /// Of a block whose writer has told neither.
+    pub const UNKNOWN: Self = Self {
+        minimum: i32::MIN,
+        maximum: i32::MIN,
+    };
+
+    /// The least sample, where it is known.
+    pub fn minimum(&self) -> Option<i32> {
+        Some(self.minimum).filter(|&count| count != i32::MIN)
+    }
+
+    /// The greatest sample, where it is known.
+    pub fn maximum(&self) -> Option<i32> {
+        Some(self.maximum).filter(|&count| count != i32::MIN)
+    }
+
+    /// Both in units, NaN where unknown: a negative factor makes the least sample
+    /// the greatest value.
+    pub fn in_units(&self, factor: f64) -> (f64, f64) {
+        let value = |count: Option<i32>| count.map_or(f64::NAN, |it| f64::from(it) * factor);
+        let (minimum, maximum) = (value(self.minimum()), value(self.maximum()));
+        if factor < 0.0 {
+            return (maximum, minimum);
+        }
+        (minimum, maximum)
+    }
 }
 
 impl BlockEntry {
@@ -132,6 +175,10 @@ impl BlockIndex {
                 samples: entry.number_of_samples.get(),
                 bytes: entry.block_bytes.get(),
                 flags: entry.block_flags,
+                extrema: Extrema {
+                    minimum: entry.minimum_sample_value.get(),
+                    maximum: entry.maximum_sample_value.get(),
+                },
             };
             index.push(entry, sampling_frequency);
         }
@@ -158,6 +205,8 @@ impl BlockIndex {
             part.samples.push(entry.samples);
             part.bytes.push(entry.bytes);
             part.flags.push(entry.flags);
+            part.minimum.push(entry.extrema.minimum);
+            part.maximum.push(entry.extrema.maximum);
         }
     }
 
@@ -194,6 +243,10 @@ impl BlockIndex {
             samples: *part.samples.get(position)?,
             bytes: *part.bytes.get(position)?,
             flags: *part.flags.get(position)?,
+            extrema: Extrema {
+                minimum: *part.minimum.get(position)?,
+                maximum: *part.maximum.get(position)?,
+            },
         })
     }
 
@@ -253,7 +306,7 @@ impl BlockIndex {
 
     /// Bytes that the columns take in memory.
     pub fn memory(&self) -> usize {
-        self.len() * (8 + 8 + 4 + 4 + 1)
+        self.len() * (8 + 8 + 4 + 4 + 1 + 4 + 4)
     }
 
     /// A range of blocks that holds every block with a sample in
@@ -311,6 +364,8 @@ impl BlockIndex {
                 && part.start_uutc.len() == length
                 && part.bytes.len() == length
                 && part.flags.len() == length
+                && part.minimum.len() == length
+                && part.maximum.len() == length
         };
         let starts = self.parts.iter().flat_map(|part| &part.start_uutc);
         let samples = self.parts.iter().flat_map(|part| &part.samples);
@@ -387,6 +442,7 @@ mod tests {
                 samples: 1,
                 bytes: 312,
                 flags: 0,
+                extrema: Extrema::UNKNOWN,
             };
             index.push(entry, 1e6);
         }
@@ -417,6 +473,24 @@ mod tests {
                 assert_eq!(after, Some(block + 1).filter(|&after| after < blocks));
             }
         }
+    }
+
+    #[test]
+    fn extrema_in_units_are_in_order_and_unknown_ones_are_no_numbers() {
+        let extrema = Extrema {
+            minimum: -3,
+            maximum: 7,
+        };
+        assert_eq!(extrema.in_units(0.5), (-1.5, 3.5));
+        assert_eq!(extrema.in_units(-2.0), (-14.0, 6.0));
+        let (minimum, maximum) = Extrema::UNKNOWN.in_units(1.0);
+        assert!(minimum.is_nan() && maximum.is_nan());
+        let half = Extrema {
+            maximum: 7,
+            ..Extrema::UNKNOWN
+        };
+        assert!(half.in_units(1.0).0.is_nan());
+        assert_eq!(half.in_units(1.0).1, 7.0);
     }
 
     #[test]

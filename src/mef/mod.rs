@@ -51,7 +51,7 @@ pub use error::{ArchiveError, BlockError, IndexField, Malformation, MefError};
 pub use gaps::Gap;
 pub use identity::{FileIdentity, SegmentIdentity};
 pub(crate) use index::PART_ENTRIES;
-pub use index::{BlockEntry, BlockIndex, duration_us};
+pub use index::{BlockEntry, BlockIndex, Extrema, duration_us};
 pub use metadata::{Acquisition, Subject};
 pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, WindowError, place};
 pub use reconcile::IndexRepairs;

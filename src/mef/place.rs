@@ -113,6 +113,21 @@ impl Grid {
         self.end_uutc
     }
 
+    /// The time of a column, uUTC, to the nearest microsecond.
+    pub(crate) fn time_of(&self, column: u64) -> i64 {
+        let distance = column as f64 * 1e6 / self.sampling_frequency;
+        self.start_uutc.saturating_add(distance.round() as i64)
+    }
+
+    /// The first column that is not earlier than a time, to half a microsecond; the
+    /// number of columns, where all are.
+    pub(crate) fn first_column_from(&self, uutc: i64) -> u64 {
+        let distance = uutc.saturating_sub(self.start_uutc) as f64 - 0.5;
+        let column = (distance * self.sampling_frequency / 1e6).ceil();
+        // A negative number saturates to zero.
+        (column as u64).min(self.columns)
+    }
+
     /// The rule that the grid follows.
     pub fn rule(&self) -> Rule {
         self.rule

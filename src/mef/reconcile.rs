@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
 use super::crc::crc32;
-use super::index::{BlockEntry, BlockIndex, duration_us};
+use super::index::{BlockEntry, BlockIndex, Extrema, duration_us};
 use super::layout::{BLOCK_HEADER_BYTES, BlockHeader, HEADER_BYTES};
 use super::red::{MAX_BLOCK_BYTES, is_plausible};
 use super::store::ReadAt;
@@ -447,6 +447,8 @@ impl<'a> Reconciler<'a> {
             samples: header.number_of_samples.get(),
             bytes: header.block_bytes.get(),
             flags: header.flags,
+            // Of what the index has, nothing is known to be of this block.
+            extrema: Extrema::UNKNOWN,
         }
     }
 

@@ -48,9 +48,13 @@ pub enum ReadError {
     },
 }
 
-/// Refuses a window that an unreadable segment may have samples in.
-pub(crate) fn check_readable(channel: &Channel, grid: &Grid) -> Result<(), ReadError> {
-    let mut unreadable = channel.unreadable_within(grid.start_uutc(), grid.end_uutc());
+/// Refuses a span, from one uUTC to another, that an unreadable segment may have
+/// samples in.
+pub(crate) fn check_readable(
+    channel: &Channel,
+    (from, until): (i64, i64),
+) -> Result<(), ReadError> {
+    let mut unreadable = channel.unreadable_within(from, until);
     match unreadable.next() {
         None => Ok(()),
         Some(segment) => Err(ReadError::UnreadableSegment {
@@ -116,7 +120,7 @@ impl<'a> ChannelReader<'a> {
         channel: &'a Channel,
         grid: Grid,
     ) -> Result<Self, ReadError> {
-        check_readable(channel, &grid)?;
+        check_readable(channel, (grid.start_uutc(), grid.end_uutc()))?;
         Ok(Self::masking(recording, channel, grid))
     }
 

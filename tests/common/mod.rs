@@ -8,6 +8,8 @@ pub mod corpus;
 pub mod engine;
 #[allow(dead_code, reason = "not every test program forges sessions")]
 pub mod forge;
+#[allow(dead_code, reason = "not every test program asks the native service")]
+pub mod native;
 #[allow(dead_code, reason = "not every test program spoils files")]
 pub mod patch;
 #[allow(dead_code, reason = "not every test program compares with the peers")]

@@ -391,11 +391,6 @@ def check_range(client, path):
         same(client.range_error(path, names, end, start), text, "no window")
         text = "Requested window is shorter than one sample"
         same(client.range_error(path, names, start, start + 10), text, "short window")
-        try:
-            list(client.stub.GetEnvelope(pb2.EnvelopeRequest(file_path=path)))
-            raise AssertionError("GetEnvelope was answered")
-        except grpc.RpcError as error:
-            same(error.code(), grpc.StatusCode.UNIMPLEMENTED, "GetEnvelope")
 
 
 def main():

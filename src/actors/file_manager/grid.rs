@@ -3,7 +3,8 @@
 
 use actix::{Handler, Message};
 
-use super::{FileManager, OpenFile, RecordingName};
+use super::clients::Choices;
+use super::{FileManager, OpenFile, Use};
 use crate::actors::plan::{Pattern, ReadPlan};
 use crate::actors::prefetcher::Observed;
 use crate::error::Error;
@@ -18,23 +19,23 @@ impl OpenFile {
             .collect()
     }
 
-    /// Number of segments of the grid: the last, shorter one counts.
-    fn segments(&self) -> u64 {
+    /// Number of segments of a grid: the last, shorter one counts.
+    fn segments(&self, choices: &Choices) -> u64 {
         let recording = &self.recording.recording;
         let (Some(start), Some(end), Some(length)) = (
             recording.start_uutc(),
             recording.end_uutc(),
-            self.segment_us,
+            choices.segment_us,
         ) else {
             return 0;
         };
         end.abs_diff(start).div_ceil(length.unsigned_abs().max(1))
     }
 
-    /// The window of a segment of the grid.
-    fn segment(&self, index: i64) -> Result<(i64, i64), Error> {
-        let length = self.segment_us.ok_or(Error::NoSegmentSize)?;
-        let count = self.segments();
+    /// The window of a segment of a grid.
+    fn segment(&self, choices: &Choices, index: i64) -> Result<(i64, i64), Error> {
+        let length = choices.segment_us.ok_or(Error::NoSegmentSize)?;
+        let count = self.segments(choices);
         let recording = &self.recording.recording;
         let exists = u64::try_from(index).is_ok_and(|index| index < count);
         let (Some(first), Some(last), true) =
@@ -52,7 +53,7 @@ impl OpenFile {
 #[derive(Message)]
 #[rtype(result = "Result<u64, Error>")]
 pub(crate) struct SetSegmentSize {
-    pub(crate) key: RecordingName,
+    pub(crate) by: Use,
     pub(crate) seconds: i64,
     pub(crate) reader: u64,
 }
@@ -62,18 +63,19 @@ impl Handler<SetSegmentSize> for FileManager {
 
     fn handle(&mut self, message: SetSegmentSize, _: &mut Self::Context) -> Self::Result {
         let SetSegmentSize {
-            key,
+            by,
             seconds,
             reader,
         } = message;
+        self.touch(&by);
         let length = (seconds > 0).then(|| seconds.saturating_mul(1_000_000));
-        let file = self.file_mut(&key)?;
-        file.segment_us = Some(length.ok_or(Error::SegmentSize(seconds))?);
-        let file = self.file(&key)?;
+        let choices = self.choices_mut(&by)?;
+        choices.segment_us = Some(length.ok_or(Error::SegmentSize(seconds))?);
+        let (file, choices) = (self.file(&by.recording)?, self.choices(&by)?);
         // As if the segment before the first had just been read.
-        let active = file.positions(file.active.as_deref().unwrap_or_default());
+        let active = file.positions(choices.active.as_deref().unwrap_or_default());
         let before = file
-            .segment(0)
+            .segment(choices, 0)
             .map(|(start, end)| (start.saturating_sub(end.saturating_sub(start)), start));
         if let (Ok(channels), Ok(window)) = (active, before)
             && let Ok(plan) = self.plan(file, channels, window, Rule::Pymef, Pattern::Segments)
@@ -81,20 +83,21 @@ impl Handler<SetSegmentSize> for FileManager {
             // A prefetcher without room has better things to do.
             let _ = self.prefetcher.try_send(Observed { reader, plan });
         }
-        Ok(file.segments())
+        Ok(file.segments(choices))
     }
 }
 
 /// Asks for the number of segments: none where no size was set.
 #[derive(Message)]
 #[rtype(result = "Result<u64, Error>")]
-pub(crate) struct CountSegments(pub(crate) RecordingName);
+pub(crate) struct CountSegments(pub(crate) Use);
 
 impl Handler<CountSegments> for FileManager {
     type Result = Result<u64, Error>;
 
-    fn handle(&mut self, CountSegments(key): CountSegments, _: &mut Self::Context) -> Self::Result {
-        self.file(&key).map(OpenFile::segments)
+    fn handle(&mut self, CountSegments(by): CountSegments, _: &mut Self::Context) -> Self::Result {
+        self.touch(&by);
+        Ok(self.file(&by.recording)?.segments(self.choices(&by)?))
     }
 }
 
@@ -113,7 +116,7 @@ pub(crate) struct ActiveChannels {
 #[derive(Message)]
 #[rtype(result = "Result<ActiveChannels, Error>")]
 pub(crate) struct SetActiveChannels {
-    pub(crate) key: RecordingName,
+    pub(crate) by: Use,
     pub(crate) names: Vec<String>,
 }
 
@@ -121,8 +124,10 @@ impl Handler<SetActiveChannels> for FileManager {
     type Result = Result<ActiveChannels, Error>;
 
     fn handle(&mut self, message: SetActiveChannels, _: &mut Self::Context) -> Self::Result {
+        let by = &message.by;
+        self.touch(by);
         self.check_channels(message.names.len())?;
-        let file = self.file_mut(&message.key)?;
+        let file = self.file(&by.recording)?;
         let recording = &file.recording.recording;
         let (known, unknown): (Vec<_>, Vec<_>) = message
             .names
@@ -130,10 +135,14 @@ impl Handler<SetActiveChannels> for FileManager {
             .partition(|name| recording.channel_position(name).is_some());
         let changed = !known.is_empty() || unknown.is_empty();
         if changed {
-            file.active = (!known.is_empty()).then_some(known);
+            self.choices_mut(by)?.active = (!known.is_empty()).then_some(known);
         }
+        let (file, choices) = (self.file(&by.recording)?, self.choices(by)?);
         Ok(ActiveChannels {
-            active: file.active.clone().unwrap_or_else(|| file.channel_names()),
+            active: choices
+                .active
+                .clone()
+                .unwrap_or_else(|| file.channel_names()),
             unknown,
             changed,
         })
@@ -143,14 +152,19 @@ impl Handler<SetActiveChannels> for FileManager {
 /// Asks for the active channels.
 #[derive(Message)]
 #[rtype(result = "Result<Vec<String>, Error>")]
-pub(crate) struct GetActiveChannels(pub(crate) RecordingName);
+pub(crate) struct GetActiveChannels(pub(crate) Use);
 
 impl Handler<GetActiveChannels> for FileManager {
     type Result = Result<Vec<String>, Error>;
 
     fn handle(&mut self, message: GetActiveChannels, _: &mut Self::Context) -> Self::Result {
-        let file = self.file(&message.0)?;
-        Ok(file.active.clone().unwrap_or_else(|| file.channel_names()))
+        let by = &message.0;
+        self.touch(by);
+        let (file, choices) = (self.file(&by.recording)?, self.choices(by)?);
+        Ok(choices
+            .active
+            .clone()
+            .unwrap_or_else(|| file.channel_names()))
     }
 }
 
@@ -159,7 +173,7 @@ impl Handler<GetActiveChannels> for FileManager {
 #[derive(Message)]
 #[rtype(result = "Result<ReadPlan, Error>")]
 pub(crate) struct PlanSegment {
-    pub(crate) key: RecordingName,
+    pub(crate) by: Use,
     pub(crate) index: i64,
 }
 
@@ -168,12 +182,13 @@ impl Handler<PlanSegment> for FileManager {
 
     fn handle(
         &mut self,
-        PlanSegment { key, index }: PlanSegment,
+        PlanSegment { by, index }: PlanSegment,
         _: &mut Self::Context,
     ) -> Self::Result {
-        let file = self.file(&key)?;
-        let window = file.segment(index)?;
-        let channels = file.positions(file.active.as_deref().unwrap_or_default())?;
+        self.touch(&by);
+        let (file, choices) = (self.file(&by.recording)?, self.choices(&by)?);
+        let window = file.segment(choices, index)?;
+        let channels = file.positions(choices.active.as_deref().unwrap_or_default())?;
         self.plan(file, channels, window, Rule::Pymef, Pattern::Segments)
     }
 }

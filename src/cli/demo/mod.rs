@@ -46,6 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = ServiceOptions {
         host_root: None,
         password: None,
+        passwords_in_clear: config.server.passwords_in_clear,
         on_damage: config.legacy.on_damage,
         shutdown_grace: config.server.shutdown_grace(),
         limits: ConnectionLimits::from(&config),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::mef::{
-    BlockDamage, BlockError, ChannelOptions, PlacedRecord, Record, RecordBody, RecordFilter,
-    RecordType, SessionOptions, SessionWriter, open_session, refresh,
+    BlockDamage, BlockError, ChannelOptions, Extrema, PlacedRecord, Record, RecordBody,
+    RecordFilter, RecordType, SessionOptions, SessionWriter, open_session, refresh,
 };
 
 fn job() -> Arc<Job> {
@@ -41,6 +41,7 @@ fn planned((&samples, place): (&u32, i64)) -> BlockEntry {
         samples,
         bytes: 312,
         flags: 0,
+        extrema: Extrema::UNKNOWN,
     }
 }
 

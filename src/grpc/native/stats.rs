@@ -1,0 +1,43 @@
+//! What the server does and holds.
+
+use std::time::Duration;
+
+use crate::engine::Statistics;
+use crate::grpc::proto::native::{CacheStats, GetStatsResponse, WorkerStats};
+use crate::{WorkerState, WorkerStatus};
+
+pub(super) fn answer(figures: &Statistics, uptime: Duration) -> GetStatsResponse {
+    let cache = &figures.cache;
+    GetStatsResponse {
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime_s: uptime.as_secs_f64(),
+        recordings: figures.recordings.open,
+        metadata_bytes: figures.recordings.metadata_bytes,
+        cache: Some(CacheStats {
+            bytes: cache.bytes,
+            pages: cache.pages,
+            hits: cache.hits,
+            misses: cache.misses,
+        }),
+        workers: figures.supervisor.workers.iter().map(worker).collect(),
+        pages_in_flight: figures.coordinator.in_flight,
+        degraded: figures.supervisor.in_process,
+    }
+}
+
+fn worker(status: &WorkerStatus) -> WorkerStats {
+    let state = match status.state {
+        WorkerState::Starting => "starting",
+        WorkerState::Ready => "ready",
+        WorkerState::Ending => "ending",
+        WorkerState::Waiting => "waiting",
+        WorkerState::Resting => "resting",
+        WorkerState::Off => "off",
+    };
+    WorkerStats {
+        pid: status.pid.unwrap_or_default(),
+        state: state.into(),
+        jobs: status.jobs as u64,
+        restarts: status.restarts,
+    }
+}

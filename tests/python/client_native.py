@@ -1,0 +1,118 @@
+"""Reads with stubs that Python's own tools make of the native protocol.
+
+Usage: client_native.py ADDRESS PASSWORD SESSION...
+
+Every SESSION is a session folder; PASSWORD opens those that are protected, and is "-"
+where none is. Samples are compared with what mef3io reads.
+"""
+
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import grpc
+import mef3io
+import numpy as np
+from grpc_tools import protoc
+
+from check import same, same_array
+
+PROTOCOLS = Path(__file__).resolve().parents[2] / "proto"
+SECOND = 1_000_000
+
+
+def make_stubs():
+    """Makes the stubs and imports them."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = protoc.main([
+            "protoc", f"--proto_path={PROTOCOLS}", f"--python_out={folder}",
+            f"--grpc_python_out={folder}", "mef3/v1/mef3.proto",
+        ])
+        same(made, 0, "protoc")
+        sys.path.insert(0, folder)
+        from mef3.v1 import mef3_pb2
+        from mef3.v1 import mef3_pb2_grpc
+        sys.path.remove(folder)
+    return mef3_pb2, mef3_pb2_grpc
+
+
+pb2, pb2_grpc = make_stubs()
+TYPES = {
+    pb2.SAMPLE_FORM_COUNTS: np.int32,
+    pb2.SAMPLE_FORM_FLOAT32: np.float32,
+    pb2.SAMPLE_FORM_FLOAT64: np.float64,
+}
+
+
+def read(stub, metadata, form, **request):
+    """Rows of a reply, those cells of each that are there, and their scale."""
+    reply = stub.ReadSignal(pb2.ReadSignalRequest(form=form, **request), metadata=metadata)
+    header = next(reply).header
+    rows, there, scale = {}, {}, {}
+    for group in header.groups:
+        for row in group.rows:
+            rows[row] = np.zeros(group.columns, TYPES[form])
+            there[row] = np.ones(group.columns, bool)
+            scale[row] = np.ones(group.columns)
+    for message in reply:
+        chunk = message.chunk
+        group = header.groups[chunk.group]
+        samples = np.frombuffer(chunk.samples, TYPES[form])
+        samples = samples.reshape(len(group.rows), chunk.columns)
+        first = chunk.first_column
+        for row, line in zip(group.rows, samples):
+            rows[row][first:first + chunk.columns] = line
+        for missing in chunk.missing:
+            at = first + missing.first_column
+            there[group.rows[missing.row]][at:at + missing.columns] = False
+        for change in chunk.scales:
+            scale[group.rows[change.row]][first + change.first_column:] = change.units_per_count
+    count = len(rows)
+    return [rows[k] for k in range(count)], [there[k] for k in range(count)], [
+        scale[k] for k in range(count)]
+
+
+def check(stub, metadata, path, password):
+    chance = random.Random(path)
+    info = stub.GetRecording(pb2.GetRecordingRequest(recording=path), metadata=metadata)
+    with mef3io.Reader(path, password=password) as reader:
+        same([c.name for c in info.channels], sorted(reader.channels), f"{path}, channels")
+        start, end = info.span.start_uutc, info.span.end_uutc
+        windows = [(start, end), (start - SECOND, end + SECOND)]
+        for _ in range(4):
+            first = chance.randint(start - SECOND, end)
+            windows.append((first, first + chance.randint(SECOND // 2, end - start + SECOND)))
+        for window in windows:
+            names = [c.name for c in info.channels]
+            names = chance.choices(names, k=chance.randint(1, 5))
+            span = pb2.TimeSpan(start_uutc=window[0], end_uutc=window[1])
+            for form in TYPES:
+                found = read(stub, metadata, form, recording=path, channels=names, time=span)
+                for name, row, there, scale in zip(names, *found):
+                    what = f"{path}, {name} in {window}, form {form}"
+                    expected = reader.read(name, *window)
+                    same_array(there.astype(float), (~np.isnan(expected)).astype(float), what)
+                    if form == pb2.SAMPLE_FORM_COUNTS:
+                        row = np.where(there, row.astype(np.float64) * scale, np.nan)
+                    same_array(row.astype(np.float64),
+                               expected.astype(TYPES[form]).astype(np.float64)
+                               if form != pb2.SAMPLE_FORM_COUNTS else expected, what)
+
+
+def main():
+    address, password, paths = sys.argv[1], sys.argv[2], sys.argv[3:]
+    channel = grpc.insecure_channel(address)
+    stub = pb2_grpc.RecordingServiceStub(channel)
+    metadata = None if password == "-" else (("x-mef3-password", password),)
+    for path in paths:
+        check(stub, metadata, path, None if password == "-" else password)
+    try:
+        stub.GetRecording(pb2.GetRecordingRequest(recording="/nowhere.mefd"))
+        raise AssertionError("a recording that is not there was described")
+    except grpc.RpcError as error:
+        same(error.code(), grpc.StatusCode.NOT_FOUND, "a recording that is not there")
+
+
+if __name__ == "__main__":
+    main()
