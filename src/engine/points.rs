@@ -108,6 +108,9 @@ impl PointsPlan {
             return Err(no_channel(&selection.recording));
         }
         let mut sources = Vec::new();
+        // A window that is shorter than a sample of some channels, but not of all, has
+        // no points of theirs.
+        let mut too_short = None;
         for &rate in &rates {
             let of_it = selection.channels.iter().zip(0..);
             let of_it = of_it.filter(|&(&position, _)| rate_of(position) == Some(rate));
@@ -118,10 +121,18 @@ impl PointsPlan {
                 // All of these have the rate, or are served at it.
                 served_rate: Some(rate),
             };
-            let plan = SamplesPlan::new(part, whole, settings)?;
-            sources.push(PointsSource { rows, plan });
+            match SamplesPlan::new(part, whole, settings) {
+                Ok(plan) => sources.push(PointsSource { rows, plan }),
+                Err(error @ Error::ShorterThanOneSample) => too_short = Some(error),
+                Err(error) => return Err(error),
+            }
         }
-        if let [PointsSource { plan, .. }] = sources.as_slice()
+        if sources.is_empty()
+            && let Some(error) = too_short
+        {
+            return Err(error);
+        }
+        if let ([_], [PointsSource { plan, .. }]) = (rates.as_slice(), sources.as_slice())
             && plan.shape().columns <= points
         {
             return Ok(RangePlan::Samples(plan.clone()));
@@ -149,7 +160,7 @@ pub(crate) struct PointsStream {
     /// Those that are still to be read.
     sources: VecDeque<PointsSource>,
     current: Option<Current>,
-    /// The points of each row that are known.
+    /// The points of each row; gaps until they are known.
     points: Vec<Vec<f32>>,
     told: Told,
     ended: bool,
@@ -172,6 +183,7 @@ impl PointsStream {
         columns_per_window: u64,
     ) -> Result<Self, Error> {
         let room = reading.engine.inner.points.take(&plan)?;
+        let gaps = vec![f32::NAN; plan.shape.columns as usize];
         Ok(Self {
             _room: room,
             reading,
@@ -180,7 +192,7 @@ impl PointsStream {
             next_column: 0,
             sources: plan.sources.into(),
             current: None,
-            points: vec![Vec::new(); plan.channels.len()],
+            points: vec![gaps; plan.channels.len()],
             told: Vec::new(),
             ended: false,
         })

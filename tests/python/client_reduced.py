@@ -44,17 +44,21 @@ class Reference:
 
 
 def windows(info, rate, chance):
-    """The whole, and windows within, across and outside of the recording."""
+    """The whole, and windows within, across and outside of the recording.
+
+    None begins in the middle between two samples: there the Python server takes the
+    even one, and mef3io, whose samples are served here, the later one.
+    """
     start, end = info["start_uutc"], info["end_uutc"]
     sample = int(SECOND / rate) + 1
     yield start, end
-    yield start - 3 * SECOND, start + 9 * sample
+    yield start - 3 * SECOND - 7, start + 9 * sample
     yield end - 9 * sample, end + 3 * SECOND
     yield start - 20 * SECOND - 17, start - 10 * SECOND
     yield end + 1200 * SECOND, end + 1203 * SECOND + 33
     for _ in range(6):
         first = chance.randint(start - SECOND, end)
-        yield first, first + chance.randint(2 * sample, end - start + SECOND)
+        yield first, first + 2 * sample + chance.randint(0, end - start)
 
 
 def rates(info):
@@ -105,6 +109,9 @@ def check_points(client, path, reference, names, window, chance, what):
         try:
             expected = reference.read(names, window, points)
         except ValueError as error:
+            if "shorter than one sample" in str(error):
+                same(found["error_message"], str(error), what)
+                continue
             # Where the rates differ and the served one has too few samples.
             assert "do not share" in str(error), error
             check_mixed_points(found, reference, names, window, points, what)
@@ -118,7 +125,13 @@ def check_mixed_points(found, reference, names, window, points, what):
     same(found["error_message"], "", what)
     same(found["array"].shape, (len(names), points), what)
     for name, row in zip(names, found["array"]):
-        expected = reference.read([name], window, points)["array"][0]
+        try:
+            expected = reference.read([name], window, points)["array"][0]
+        except ValueError as error:
+            # A row that is alone in having no sample there is a gap.
+            assert "shorter than one sample" in str(error), error
+            assert np.isnan(row).all(), what
+            continue
         if len(expected) < points:
             real = expected[~np.isnan(expected)]
             same_array(row[~np.isnan(row)], real, f"{what}, {name}")
