@@ -11,6 +11,7 @@ use actix::{Actor, Addr, Handler, Message, SyncArbiter, SyncContext};
 
 use super::settings::Settings;
 use super::supervisor::{Source, WorkerReport, WorkerSupervisor};
+use crate::mef::Roots;
 use crate::worker::bridge::{Event, JobEvent};
 use crate::worker::page::PagedRecording;
 use crate::worker::protocol::{Job, JobCheck, Lie, Reply};
@@ -33,10 +34,11 @@ impl InProcessReader {
     ) -> Addr<Self> {
         let open_segments = settings.worker.open_segments;
         let page_samples = settings.page_samples;
+        let roots = Roots::new(&settings.worker.confines.roots);
         let supervisor = supervisor.clone();
         SyncArbiter::start(1, move || Self {
             thread,
-            runner: Runner::new(open_segments),
+            runner: Runner::new(open_segments, roots.clone()),
             page_samples,
             supervisor: supervisor.clone(),
         })

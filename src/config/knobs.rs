@@ -430,7 +430,7 @@ impl Limits {
 pub struct Paths {
     /// Paths of clients are looked up below this folder; empty is off.
     pub host_root: PathBuf,
-    /// Folders below which workers may read; none is everywhere, or the host root.
+    /// Folders below which recordings may be read; none is everywhere, or the host root.
     pub data_roots: Vec<PathBuf>,
 }
 

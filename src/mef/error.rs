@@ -67,6 +67,13 @@ pub enum MefError {
         #[serde(with = "path_bytes")]
         file: PathBuf,
     },
+    /// The path, or a link on it, leads to where files may not be read.
+    #[error("{}: outside of the data roots", path.display())]
+    OutsideRoots {
+        /// The path.
+        #[serde(with = "path_bytes")]
+        path: PathBuf,
+    },
     /// The file breaks the format.
     #[error("{}: {reason}", file.display())]
     Malformed {
@@ -91,6 +98,10 @@ impl MefError {
         if error.kind() == io::ErrorKind::NotFound {
             return Self::NotFound { path: path.into() };
         }
+        // Files are only read: nothing else crosses a border.
+        if error.kind() == io::ErrorKind::CrossesDevices {
+            return Self::OutsideRoots { path: path.into() };
+        }
         Self::Io {
             path: path.into(),
             message: error.to_string(),
@@ -101,9 +112,10 @@ impl MefError {
     /// The file or folder at fault.
     pub fn file(&self) -> &Path {
         match self {
-            Self::NotFound { path } | Self::NotASession { path, .. } | Self::Io { path, .. } => {
-                path
-            }
+            Self::NotFound { path }
+            | Self::OutsideRoots { path }
+            | Self::NotASession { path, .. }
+            | Self::Io { path, .. } => path,
             Self::UnknownChannel { session, .. } => session,
             Self::Encrypted { file }
             | Self::WrongPassword { file }

@@ -64,9 +64,9 @@ pub use records::{
 pub(crate) use refresh::{Known, Refresh, refresh};
 pub(crate) use session::open_session_watched;
 pub use session::{OpenOptions, open_session};
-pub(crate) use store::Store;
 #[cfg(feature = "fault-injection")]
 pub(crate) use store::obstacle;
+pub(crate) use store::{Roots, Store};
 pub use video::{VideoClip, VideoMetadata};
 pub use video_channel::{VideoChannel, VideoSegment};
 pub use window::{ChannelReader, ReadError};

@@ -13,7 +13,7 @@ use super::index::{BlockEntry, BlockIndex, duration_us};
 use super::metadata::{Acquisition, Subject};
 use super::reconcile::IndexRepairs;
 use super::segment::SegmentFiles;
-use super::store::Store;
+use super::store::{Roots, Store};
 use super::video_channel::VideoChannel;
 
 /// A session.
@@ -91,7 +91,7 @@ impl Recording {
     pub(crate) fn store(&self) -> Result<Store, MefError> {
         match &self.store {
             Some(store) => Ok(store.clone()),
-            None => Ok(Store::open(&self.path)?.0),
+            None => Ok(Store::open(&self.path, &Roots::default())?.0),
         }
     }
 

@@ -23,7 +23,7 @@ use super::session::{
     OpenOptions, Outcome, Segments, changing_rate, channels_of, number_of, read_segment_or_reason,
     segments_of,
 };
-use super::store::{FileStatus, ReadAt, Store};
+use super::store::{FileStatus, ReadAt, Roots, Store};
 use super::video_channel::{VideoChannel, read_video_channels, video_print};
 
 /// Some writers cut a file and write it anew: how often, and after what pause,
@@ -105,12 +105,12 @@ impl Known {
 impl Known {
     /// Whether the archive at `path` is the one that was known; `None` where it
     /// was no archive.
-    fn is_in_archive(&self, path: &Path) -> Result<Option<bool>, MefError> {
+    fn is_in_archive(&self, path: &Path, roots: &Roots) -> Result<Option<bool>, MefError> {
         let segments = self.channels.iter().flat_map(|channel| &channel.segments);
         let Some(segment) = segments.into_iter().next() else {
             return Ok(None);
         };
-        let status = FileStatus::at(path).map_err(|error| MefError::io(path, &error))?;
+        let status = FileStatus::at(path, roots).map_err(|error| MefError::io(path, &error))?;
         Ok(segment.identity.data.is_in_archive(&status))
     }
 }
@@ -260,15 +260,16 @@ pub(crate) fn refresh(
     path: &Path,
     options: &OpenOptions,
     known: &Known,
+    roots: &Roots,
     progress: &mut dyn FnMut(),
 ) -> Result<Refresh, MefError> {
-    if let Some(same) = known.is_in_archive(path)? {
+    if let Some(same) = known.is_in_archive(path, roots)? {
         return Ok(match same {
             true => Refresh::Unchanged,
             false => Refresh::Replaced,
         });
     }
-    let (store, _) = Store::open(path)?;
+    let (store, _) = Store::open(path, roots)?;
     let mut growth = Growth::default();
     let mut before = known.channels.iter().peekable();
     let mut changed = false;
@@ -659,7 +660,7 @@ mod tests {
         let known = Known::of(&before);
         write(session.continue_channel("a").unwrap(), 2);
         write(session.channel(channel("c")).unwrap(), 0);
-        let news = refresh(&path, &options, &known, &mut || {}).unwrap();
+        let news = refresh(&path, &options, &known, &Roots::default(), &mut || {}).unwrap();
         assert!(news.fits(&known));
         let honest = growth(news);
         let grown = before.grown(honest.clone()).unwrap();

@@ -15,7 +15,7 @@ use super::error::{Malformation, MefError};
 use super::metadata::Subject;
 use super::recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 use super::segment::{FoundSegment, SegmentFiles, read_segment};
-use super::store::Store;
+use super::store::{Roots, Store};
 use super::video_channel::{read_video_channels, video_print};
 
 /// How a session is to be opened.
@@ -33,16 +33,18 @@ pub struct OpenOptions {
 /// it can be read without the right password. Unreadable segments are listed in
 /// the result instead.
 pub fn open_session(path: &Path, options: &OpenOptions) -> Result<Recording, MefError> {
-    open_session_watched(path, options, &mut || {})
+    open_session_watched(path, options, &Roots::default(), &mut || {})
 }
 
-/// As [`open_session`], and calls `progress` after each segment.
+/// As [`open_session`], of what lies below the roots, and calls `progress` after each
+/// segment.
 pub(crate) fn open_session_watched(
     path: &Path,
     options: &OpenOptions,
+    roots: &Roots,
     progress: &mut dyn FnMut(),
 ) -> Result<Recording, MefError> {
-    let (store, name) = Store::open(path)?;
+    let (store, name) = Store::open(path, roots)?;
     let mut recording = Recording {
         password: options.password.clone(),
         store: Some(store.clone()),
@@ -354,7 +356,8 @@ mod tests {
         fs::remove_file(path.join("b.timd/b-000001.segd/b-000001.tdat")).unwrap();
         let mut signs = 0;
         let options = OpenOptions::default();
-        let recording = open_session_watched(&path, &options, &mut || signs += 1).unwrap();
+        let recording =
+            open_session_watched(&path, &options, &Roots::default(), &mut || signs += 1).unwrap();
         assert!(signs >= 4, "{signs}");
         assert_eq!(recording.channels.len(), 2);
     }

@@ -25,6 +25,7 @@ use super::protocol::{Job, JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
 use super::sandbox::{Confines, Sandbox, enter};
 use super::temporary::{FirstSocket, TemporaryFolderError, check_temporary_folder};
+use crate::mef::Roots;
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
@@ -277,7 +278,7 @@ fn worker_main(arguments: WorkerArguments) {
     let Ok(sandbox) = enter(&settings.confines) else {
         return;
     };
-    let mut runner = Runner::new(settings.open_segments);
+    let mut runner = Runner::new(settings.open_segments, Roots::new(&settings.confines.roots));
     let mut answers = Channels {
         replies,
         payloads,

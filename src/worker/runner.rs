@@ -12,7 +12,7 @@ use lru::LruCache;
 use super::faults;
 use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
 use crate::mef::{
-    DecodedBlock, MefError, Scratch, SegmentReader, Store, open_session_watched, refresh,
+    DecodedBlock, MefError, Roots, Scratch, SegmentReader, Store, open_session_watched, refresh,
 };
 
 /// Samples after which a job's pages are sent while the rest is decoded:
@@ -48,16 +48,19 @@ pub(crate) struct Runner {
     segments: LruCache<SegmentPlace, SegmentReader>,
     /// Archives whose members are known.
     archives: LruCache<PathBuf, Store>,
+    roots: Roots,
     scratch: Scratch,
     samples: Vec<i32>,
 }
 
 impl Runner {
-    /// A runner that keeps at most `open_segments` segments open.
-    pub(crate) fn new(open_segments: NonZeroUsize) -> Self {
+    /// A runner that reads below the roots only, and keeps at most `open_segments`
+    /// segments open.
+    pub(crate) fn new(open_segments: NonZeroUsize, roots: Roots) -> Self {
         Self {
             segments: LruCache::new(open_segments),
             archives: LruCache::new(OPEN_ARCHIVES),
+            roots,
             scratch: Scratch::default(),
             samples: Vec::new(),
         }
@@ -100,15 +103,22 @@ impl Runner {
         faults::before_job(&job.work);
         match &job.work {
             Work::Open(path, options) => {
-                let opened = open_session_watched(path, options, &mut goes_on(job.id, answers));
+                let opened =
+                    open_session_watched(path, options, &self.roots, &mut goes_on(job.id, answers));
                 answers.answer(Reply::Opened(job.id, opened.map(Box::new)), &[])?;
             }
             Work::Refresh(path, options, known) => {
-                let news = refresh(path, options, known, &mut goes_on(job.id, answers));
+                let news = refresh(
+                    path,
+                    options,
+                    known,
+                    &self.roots,
+                    &mut goes_on(job.id, answers),
+                );
                 answers.answer(Reply::Refreshed(job.id, news), &[])?;
             }
             Work::Records(path, reader, query) => {
-                let page = store_at(&mut self.archives, path)
+                let page = store_at(&mut self.archives, path, &self.roots)
                     .and_then(|store| reader.read(&store, query, &mut goes_on(job.id, answers)));
                 answers.answer(Reply::Records(job.id, page), &[])?;
             }
@@ -187,7 +197,7 @@ impl Runner {
         if !current {
             // Closed first: a descriptor is worth more than the old file.
             self.segments.pop(place);
-            let store = store_at(&mut self.archives, &place.session)?;
+            let store = store_at(&mut self.archives, &place.session, &self.roots)?;
             let reader = SegmentReader::open(
                 &store,
                 &place.channel,
@@ -206,13 +216,17 @@ impl Runner {
 }
 
 /// The store of a session. The members of an archive are listed once.
-fn store_at(archives: &mut LruCache<PathBuf, Store>, session: &Path) -> Result<Store, MefError> {
+fn store_at(
+    archives: &mut LruCache<PathBuf, Store>,
+    session: &Path,
+    roots: &Roots,
+) -> Result<Store, MefError> {
     if let Some(store) = archives.get(session)
         && store.is_current_archive()
     {
         return Ok(store.clone());
     }
-    let (store, _) = Store::open(session)?;
+    let (store, _) = Store::open(session, roots)?;
     if store.is_current_archive() {
         archives.put(session.into(), store.clone());
     }

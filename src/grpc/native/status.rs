@@ -210,6 +210,9 @@ fn of_session(error: &MefError, text: &str) -> Refusal {
         MefError::UnknownChannel { .. } => new(Code::NotFound, "CHANNEL_NOT_FOUND").at("channels"),
         MefError::Encrypted { .. } => new(Code::FailedPrecondition, "PASSWORD_REQUIRED"),
         MefError::WrongPassword { .. } => new(Code::FailedPrecondition, "PASSWORD_WRONG"),
+        MefError::OutsideRoots { .. } => {
+            new(Code::PermissionDenied, "OUTSIDE_ROOTS").at("recording")
+        }
         MefError::Malformed { .. } => new(Code::DataLoss, "FILE_MALFORMED"),
         MefError::Changed { .. } => new(Code::Aborted, "FILES_REPLACED").retry(RETRY),
         MefError::Io { os_error, .. } => match os_error {

@@ -1,23 +1,24 @@
 //! One file of a session.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Stat, fstat};
 
-use super::ReadAt;
 use super::archive::Extent;
 use super::obstacle::{self, Call};
+use super::{ReadAt, Roots};
 use crate::mef::error::{Malformation, MefError};
 
 /// An open file of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredFile {
     file: Arc<File>,
+    roots: Roots,
     /// Where a reader is told that it is.
     path: PathBuf,
     /// The archive that the file is a piece of.
@@ -38,18 +39,18 @@ pub(crate) struct FileStatus {
 
 impl FileStatus {
     /// Of the file at a path.
-    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+    pub(crate) fn at(path: &Path, roots: &Roots) -> io::Result<Self> {
         obstacle::pass(path, Call::Status)?;
-        Ok(Self::of(&std::fs::metadata(path)?))
+        Ok(Self::of(&roots.status(path)?))
     }
 
-    fn of(status: &Metadata) -> Self {
+    fn of(status: &Stat) -> Self {
         Self {
-            device: status.dev(),
-            inode: status.ino(),
-            size: status.len(),
-            modified_ns: i128::from(status.mtime()) * 1_000_000_000
-                + i128::from(status.mtime_nsec()),
+            device: status.st_dev,
+            inode: status.st_ino,
+            size: u64::try_from(status.st_size).unwrap_or(0),
+            modified_ns: i128::from(status.st_mtime) * 1_000_000_000
+                + i128::from(status.st_mtime_nsec),
             archive_bytes: None,
         }
     }
@@ -70,13 +71,8 @@ impl FileStatus {
 impl StoredFile {
     /// Opens a regular file. Anything else under a file's name is refused, and
     /// never waited for: a FIFO without a writer would wait for ever.
-    pub(super) fn open(path: PathBuf) -> Result<Self, MefError> {
-        let opened = obstacle::pass(&path, Call::Open).and_then(|()| {
-            OpenOptions::new()
-                .read(true)
-                .custom_flags(OFlags::NONBLOCK.bits() as i32)
-                .open(&path)
-        });
+    pub(super) fn open(path: PathBuf, roots: &Roots) -> Result<Self, MefError> {
+        let opened = obstacle::pass(&path, Call::Open).and_then(|()| roots.open(&path));
         let file = opened.map_err(|error| MefError::io(&path, &error))?;
         let status = file
             .metadata()
@@ -86,6 +82,7 @@ impl StoredFile {
         }
         Ok(Self {
             file: Arc::new(file),
+            roots: roots.clone(),
             path,
             archive: None,
         })
@@ -95,6 +92,7 @@ impl StoredFile {
     pub(super) fn member(&self, path: PathBuf, extent: Extent) -> Self {
         Self {
             file: Arc::clone(&self.file),
+            roots: self.roots.clone(),
             archive: Some((self.path.as_path().into(), extent)),
             path,
         }
@@ -117,14 +115,17 @@ impl StoredFile {
     /// The status of the file that was opened.
     pub(crate) fn status(&self) -> io::Result<FileStatus> {
         obstacle::pass(&self.path, Call::Status)?;
-        Ok(FileStatus::of(&self.file.metadata()?).within(self.extent()))
+        Ok(FileStatus::of(&fstat(&self.file)?).within(self.extent()))
     }
 
     /// The status of the file that has this one's name now.
     pub(crate) fn status_by_name(&self) -> io::Result<FileStatus> {
         match &self.archive {
-            None => FileStatus::at(&self.path),
-            Some((archive, extent)) => Ok(FileStatus::at(archive)?.within(Some(*extent))),
+            None => FileStatus::at(&self.path, &self.roots),
+            Some((archive, extent)) => {
+                let archive = FileStatus::at(archive, &self.roots)?;
+                Ok(archive.within(Some(*extent)))
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where a session's files are, and how their bytes are had.
 
+mod access;
 mod archive;
 mod file;
 pub(crate) mod obstacle;
@@ -7,11 +8,11 @@ mod read_at;
 mod tar;
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use access::Roots;
 use archive::archive_stem;
 pub(crate) use archive::{Archive, ItemKind};
 pub(crate) use file::{FileStatus, StoredFile};
@@ -19,6 +20,7 @@ use obstacle::Call;
 pub(crate) use read_at::ReadAt;
 pub(crate) use tar::MAX_EXTENSION_BYTES;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::error::{ArchiveError, MefError};
@@ -28,6 +30,7 @@ use super::error::{ArchiveError, MefError};
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
+    roots: Roots,
     archive: Option<Arc<OpenArchive>>,
 }
 
@@ -46,31 +49,32 @@ pub(crate) struct Item {
 }
 
 impl Store {
-    /// The store at `path`, and the session's name by it.
-    pub(crate) fn open(path: &Path) -> Result<(Self, String), MefError> {
-        let status = obstacle::pass(path, Call::Status).and_then(|()| fs::metadata(path));
-        let status = status.map_err(|error| MefError::io(path, &error))?;
-        if !status.is_dir() && archive_stem(path).is_some() {
-            return Self::open_archive(path);
+    /// The store at `path`, and the session's name by it. What lies outside of the
+    /// roots is not read, whatever leads there.
+    pub(crate) fn open(path: &Path, roots: &Roots) -> Result<(Self, String), MefError> {
+        let is_folder = is_folder(roots, path).map_err(|error| MefError::io(path, &error))?;
+        if !is_folder && archive_stem(path).is_some() {
+            return Self::open_archive(path, roots);
         }
         let not_a_session = |reason: &str| MefError::NotASession {
             path: path.into(),
             reason: reason.into(),
         };
-        if !status.is_dir() {
+        if !is_folder {
             return Err(not_a_session("not a session directory"));
         }
         let name = path.file_name().and_then(|name| stem_of(name, "mefd"));
         let name = name.ok_or_else(|| not_a_session("session directory must end with .mefd"))?;
         let store = Self {
             root: path.into(),
+            roots: roots.clone(),
             archive: None,
         };
         Ok((store, name.to_owned()))
     }
 
-    fn open_archive(path: &Path) -> Result<(Self, String), MefError> {
-        let file = StoredFile::open(path.into())?;
+    fn open_archive(path: &Path, roots: &Roots) -> Result<(Self, String), MefError> {
+        let file = StoredFile::open(path.into(), roots)?;
         // Before the walk: what changes meanwhile is seen later.
         let status = file.status().map_err(|error| file.error(&error))?;
         let directory = Archive::read(&file, path)?;
@@ -89,6 +93,7 @@ impl Store {
         };
         let store = Self {
             root: path.into(),
+            roots: roots.clone(),
             archive: Some(Arc::new(archive)),
         };
         Ok((store, name))
@@ -98,7 +103,7 @@ impl Store {
     /// session in a folder is not read in one go, and never current.
     pub(crate) fn is_current_archive(&self) -> bool {
         self.archive.as_ref().is_some_and(|archive| {
-            let status = FileStatus::at(&self.root);
+            let status = FileStatus::at(&self.root, &self.roots);
             status.is_ok_and(|status| status == archive.status)
         })
     }
@@ -119,20 +124,19 @@ impl Store {
         let io_error = |error: io::Error| MefError::io(&path, &error);
         let mut items = Vec::new();
         obstacle::pass(&path, Call::Open).map_err(io_error)?;
-        for entry in fs::read_dir(&path).map_err(io_error)? {
-            let entry = entry.map_err(io_error)?;
-            let name = entry.file_name();
+        for name in self.roots.names(&path).map_err(io_error)? {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            let path = entry.path();
-            let status = obstacle::pass(&path, Call::Status).and_then(|()| fs::metadata(&path));
-            match status {
-                Ok(status) => {
-                    let is_folder = status.is_dir();
+            let path = path.join(&name);
+            match is_folder(&self.roots, &path) {
+                Ok(is_folder) => items.push(Item { name, is_folder }),
+                Err(error) if leads_nowhere(&error) => {}
+                // Whoever opens it is told that it leads out of the roots.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
+                    let is_folder = true;
                     items.push(Item { name, is_folder });
                 }
-                Err(error) if leads_nowhere(&error) => {}
                 // A channel must not vanish because the system is short of something.
                 Err(error) => return Err(MefError::io(&path, &error)),
             }
@@ -149,7 +153,7 @@ impl Store {
             return file.status().map_err(|error| file.error(&error));
         }
         let path = self.path(name);
-        FileStatus::at(&path).map_err(|error| MefError::io(&path, &error))
+        FileStatus::at(&path, &self.roots).map_err(|error| MefError::io(&path, &error))
     }
 
     /// Whether something stands under the name of a file.
@@ -159,7 +163,7 @@ impl Store {
             None => {
                 let path = self.path(name);
                 let status = obstacle::pass(&path, Call::Status);
-                let status = status.and_then(|()| path.symlink_metadata());
+                let status = status.and_then(|()| self.roots.look(&path));
                 // What cannot be looked at is there, and whoever opens it is told why not.
                 status.map_or_else(|error| !leads_nowhere(&error), |_| true)
             }
@@ -170,7 +174,7 @@ impl Store {
     pub(crate) fn file(&self, name: impl AsRef<Path>) -> Result<StoredFile, MefError> {
         let path = self.path(&name);
         let Some(archive) = &self.archive else {
-            return StoredFile::open(path);
+            return StoredFile::open(path, &self.roots);
         };
         match archive.directory.file(name.as_ref()) {
             Some(extent) => Ok(archive.file.member(path, extent)),
@@ -189,6 +193,13 @@ impl OpenArchive {
         };
         visible.map(item).collect()
     }
+}
+
+/// Whether a folder stands under a name, behind links.
+fn is_folder(roots: &Roots, path: &Path) -> io::Result<bool> {
+    obstacle::pass(path, Call::Status)?;
+    let status = roots.status(path)?;
+    Ok(FileType::from_raw_mode(status.st_mode) == FileType::Directory)
 }
 
 /// Whether an error says that there is nothing behind a name, or nothing for us.

@@ -33,7 +33,7 @@ use template::Template;
 
 use super::red::MAX_BLOCK_SAMPLES;
 use super::session::{OpenOptions, channels_of};
-use super::store::Store;
+use super::store::{Roots, Store};
 
 /// A file of mef3io that says that the session is being renamed
 /// (format section 1, rule 9).
@@ -114,7 +114,7 @@ impl SessionWriter {
     /// no channel can be read, or not with this password.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, WriteError> {
         let path = path.as_ref();
-        let (store, name) = Store::open(path)?;
+        let (store, name) = Store::open(path, &Roots::default())?;
         if !path.is_dir() {
             return Err(WriteError::SessionPath { path: path.into() });
         }
@@ -190,7 +190,7 @@ impl SessionWriter {
     /// [`WriteError::UnreadableSegment`], where one of the channel's cannot be read.
     pub fn continue_channel(&mut self, name: &str) -> Result<ChannelWriter, WriteError> {
         check_name(name)?;
-        let (store, _) = Store::open(&self.folder)?;
+        let (store, _) = Store::open(&self.folder, &Roots::default())?;
         let stands = existing::open_channel(&store, name, &self.options)?;
         let section = stands.template.section_2();
         let samples_per_block = match section.maximum_block_samples.get() {
@@ -227,7 +227,7 @@ impl SessionWriter {
     /// As for [`records`](Self::records).
     pub fn channel_records(&mut self, channel: &str) -> Result<RecordWriter, WriteError> {
         check_name(channel)?;
-        let (store, _) = Store::open(&self.folder)?;
+        let (store, _) = Store::open(&self.folder, &Roots::default())?;
         // Times are stored under the offset that the channel's readers know.
         let template = existing::template_of(&store, channel, &self.options)?
             .unwrap_or_else(|| self.template.clone());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::mef::{
     BlockDamage, BlockError, ChannelOptions, Extrema, PlacedRecord, Record, RecordBody,
-    RecordFilter, RecordType, SessionOptions, SessionWriter, open_session, refresh,
+    RecordFilter, RecordType, Roots, SessionOptions, SessionWriter, open_session, refresh,
 };
 
 fn job() -> Arc<Job> {
@@ -161,7 +161,7 @@ fn news_are_compared_with_what_was_known() {
         panic!("{knowledge:?}");
     };
     // The second channel, whose only segment is found.
-    let news = refresh(&path, &options, before, &mut || {});
+    let news = refresh(&path, &options, before, &Roots::default(), &mut || {});
     let mut check = look(before);
     assert!(matches!(check.refreshed(8, &news), Err(Lie::Job { .. })));
     assert_eq!(check.refreshed(7, &news), Ok(()));
@@ -169,7 +169,7 @@ fn news_are_compared_with_what_was_known() {
     assert_eq!(check.refreshed(7, &news), Err(Lie::Kind), "told twice");
     assert_eq!(look(after).refreshed(7, &news), Err(Lie::News));
     assert_eq!(JobCheck::new(job()).refreshed(7, &news), Err(Lie::Kind));
-    let nothing = refresh(&path, &options, after, &mut || {});
+    let nothing = refresh(&path, &options, after, &Roots::default(), &mut || {});
     assert_eq!(look(after).refreshed(7, &nothing), Ok(()));
 }
 

@@ -13,6 +13,7 @@ use seccompiler::{
 const ALLOWED: &[c_long] = &[
     // Files
     libc::SYS_openat,
+    libc::SYS_openat2,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,
@@ -23,6 +24,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_statx,
     libc::SYS_getdents64,
     libc::SYS_readlinkat,
+    libc::SYS_getcwd,
     libc::SYS_fadvise64,
     // Its channels, and its log on standard error
     libc::SYS_sendmsg,
