@@ -80,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) channels_per_read: usize,
     /// Sessions of clients that have an id.
     pub(crate) client_sessions: NonZeroUsize,
+    pub(crate) listings: usize,
+    pub(crate) listing_entries: usize,
     /// Those that nobody used within this time are ended.
     pub(crate) session_idle_limit: Option<Duration>,
     /// Recordings that were opened in passing are closed when nobody used them for so
@@ -147,6 +149,8 @@ impl From<&Config> for Settings {
             points_mb: limits.points_mb,
             metadata_bytes: limits.metadata_bytes(),
             channels_per_read: limits.channels_per_read,
+            listings: limits.listings,
+            listing_entries: limits.listing_entries,
             client_sessions: NonZeroUsize::new(limits.client_sessions).unwrap_or(NonZeroUsize::MIN),
             session_idle_limit: legacy.session_idle_limit(),
             passing_limit: live.passing(),

@@ -128,6 +128,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::Start)?;
     let options = ServiceOptions {
         host_root: config.paths.host_root().map(Into::into),
+        data_roots: config.paths.data_roots.clone(),
         password: arguments.password.password()?,
         passwords_in_clear: config.server.passwords_in_clear,
         on_damage: config.legacy.on_damage,

@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::roots::DataRoot;
+
 /// Bytes of one MiB.
 const MIB: usize = 1 << 20;
 
@@ -355,6 +357,10 @@ pub struct Limits {
     pub channels_per_read: usize,
     /// Sessions that clients with an id have, each on one recording.
     pub client_sessions: usize,
+    /// Looks for recordings below the data roots at a time.
+    pub listings: usize,
+    /// Names that one look for recordings looks at.
+    pub listing_entries: usize,
     /// Connections of clients at a time.
     pub connections: usize,
     /// Calls under way at a time, in all connections.
@@ -380,6 +386,8 @@ impl Default for Limits {
             metadata_mb: 4096,
             channels_per_read: 4096,
             client_sessions: 1000,
+            listings: 4,
+            listing_entries: 100_000,
             connections: 4096,
             streams: 4096,
             streams_per_connection: 256,
@@ -431,7 +439,7 @@ pub struct Paths {
     /// Paths of clients are looked up below this folder; empty is off.
     pub host_root: PathBuf,
     /// Folders below which recordings may be read; none is everywhere, or the host root.
-    pub data_roots: Vec<PathBuf>,
+    pub data_roots: Vec<DataRoot>,
 }
 
 impl Paths {
@@ -444,7 +452,10 @@ impl Paths {
     pub fn read_roots(&self) -> Vec<PathBuf> {
         match self.host_root() {
             Some(root) if self.data_roots.is_empty() => vec![root.into()],
-            _ => self.data_roots.clone(),
+            _ => {
+                let roots = self.data_roots.iter();
+                roots.map(|root| root.path().to_path_buf()).collect()
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod file;
 mod knobs;
 mod layers;
 mod legacy;
+mod roots;
 mod validate;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ pub use knobs::{
     Prefetch, SandboxMode, Server, Workers,
 };
 pub use legacy::Notice;
+pub use roots::DataRoot;
 
 use environment::Variables;
 use layers::Layers;

@@ -188,6 +188,12 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         limits.client_sessions,
         1..=1_000_000,
     )?;
+    within("limits.listings", limits.listings, 1..=1000)?;
+    within(
+        "limits.listing_entries",
+        limits.listing_entries,
+        1..=100_000_000,
+    )?;
     within("limits.connections", limits.connections, 1..=1_000_000)?;
     within("limits.streams", limits.streams, 1..=1_000_000)?;
     within(
@@ -213,11 +219,25 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
             reason: format!("{} is not an absolute path", paths.host_root.display()),
         });
     }
-    if let Some(root) = paths.data_roots.iter().find(|root| !root.is_absolute()) {
-        return Err(Objection {
-            key: "paths.data_roots",
-            reason: format!("{} is not an absolute path", root.display()),
-        });
+    for (number, root) in paths.data_roots.iter().enumerate() {
+        let before = paths.data_roots.iter().take(number);
+        let reason = if !root.path().is_absolute() {
+            format!("{} is not an absolute path", root.path().display())
+        } else if !root.is_well_named() {
+            format!(
+                "a name is made of letters, digits, '-', '_' and '.': {}",
+                root.name()
+            )
+        } else if before.into_iter().any(|other| other.name() == root.name()) {
+            format!(
+                "two folders are called {}: name one as in name=/path",
+                root.name()
+            )
+        } else {
+            continue;
+        };
+        let key = "paths.data_roots";
+        return Err(Objection { key, reason });
     }
     Ok(())
 }

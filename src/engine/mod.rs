@@ -7,6 +7,7 @@
 //! [`worker::init`](crate::worker::init) at the start of `main`.
 
 mod blocks;
+mod catalog;
 mod follow;
 mod permits;
 mod points;
@@ -28,6 +29,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 pub use blocks::{Block, BlockItem, BlockStream};
+pub(crate) use catalog::Listing;
 pub use follow::Follow;
 pub use permits::Held;
 pub(crate) use range::{RangePlan, RangeRequest, RangeStream, Shape};
@@ -35,6 +37,7 @@ pub use request::ReadRequest;
 pub use statistics::Statistics;
 pub use windows::{Masked, Missing, MissingReason, ScaleChange, Window, WindowStream};
 
+use self::catalog::Listings;
 use self::permits::Permits;
 use self::points::PointsRoom;
 use self::read_ahead::ReadAhead;
@@ -133,6 +136,7 @@ impl EngineBuilder {
                 tree,
                 permits: Arc::new(permits),
                 points: PointsRoom::new(settings.points_mb),
+                listings: Listings::new(settings.listings),
                 settings,
                 stop,
                 has_ended,
@@ -179,6 +183,7 @@ struct Inner {
     tree: Tree,
     permits: Arc<Permits>,
     points: PointsRoom,
+    listings: Listings,
     settings: Settings,
     stop: watch::Sender<bool>,
     has_ended: watch::Receiver<bool>,

@@ -285,7 +285,7 @@ impl LegacyService for Legacy {
             let reason = "cache_fs needs a client id: send the x-mef3io-client-id header";
             return Ok(not_opened(path, reason.into()));
         }
-        let session = match resolve(self.options.host_root.as_deref(), &path) {
+        let session = match resolve(&self.options, &path) {
             Ok(session) => session,
             Err(reason) => return Ok(not_opened(path, reason)),
         };

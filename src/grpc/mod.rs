@@ -22,7 +22,7 @@ use self::legacy::Legacy;
 use self::native::Native;
 use self::proto::native::server::RecordingServiceServer;
 use self::proto::server::LegacyServer;
-use crate::config::OnDamage;
+use crate::config::{DataRoot, OnDamage};
 use crate::engine::Engine;
 use crate::mef::Password;
 
@@ -31,6 +31,8 @@ use crate::mef::Password;
 pub struct ServiceOptions {
     /// Paths of clients are looked up below this folder.
     pub host_root: Option<PathBuf>,
+    /// Folders that clients may name, and list the recordings of.
+    pub data_roots: Vec<DataRoot>,
     /// The password of protected sessions, where clients cannot give one.
     pub password: Option<Password>,
     /// Passwords in the metadata of calls are taken over connections that anybody can

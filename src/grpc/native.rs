@@ -1,6 +1,7 @@
 //! The native service: stateless calls, errors as statuses with details.
 
 mod annotations;
+mod catalog;
 mod cursor;
 mod describe;
 mod pages;
@@ -10,6 +11,7 @@ mod stats;
 mod status;
 mod watch;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,9 +27,9 @@ use super::proto::native::server::RecordingService;
 use super::proto::native::{
     FollowRequest, FollowResponse, GetRecordingRequest, GetRecordingResponse, GetStatsRequest,
     GetStatsResponse, ListAnnotationsRequest, ListAnnotationsResponse, ListGapsRequest,
-    ListGapsResponse, ListSegmentsRequest, ListSegmentsResponse, ReadReducedRequest,
-    ReadReducedResponse, ReadSignalRequest, ReadSignalResponse, WatchRecordingRequest,
-    WatchRecordingResponse,
+    ListGapsResponse, ListRecordingsRequest, ListRecordingsResponse, ListSegmentsRequest,
+    ListSegmentsResponse, ReadReducedRequest, ReadReducedResponse, ReadSignalRequest,
+    ReadSignalResponse, WatchRecordingRequest, WatchRecordingResponse,
 };
 use super::roots::resolve;
 use crate::actors::file_manager::{Client, RecordingName, Use};
@@ -62,20 +64,33 @@ impl Native {
             let text = "recording: a path is needed";
             return Err(Refusal::field("recording", "RECORDING_MISSING", text).into());
         }
-        let session = resolve(self.options.host_root.as_deref(), path).map_err(|text| {
+        let session = resolve(&self.options, path).map_err(|text| {
             Refusal::new(Code::PermissionDenied, "NOT_PERMITTED", text).at("recording")
         })?;
+        self.open_at(caller, path.to_owned(), &session).await
+    }
+
+    /// Opens the recording that is at a path of this machine.
+    async fn open_at(
+        &self,
+        caller: &Caller,
+        name: String,
+        session: &Path,
+    ) -> Result<Recording, Status> {
         let password = caller.password.clone();
         let by = Use {
             recording: RecordingName {
-                name: path.to_owned(),
+                name,
                 options: OpenOptions {
                     password: password.or_else(|| self.options.password.clone()),
                 },
             },
             client: Client::Passing,
         };
-        let opened = self.engine.open_as(by.clone(), session, None).await;
+        let opened = self
+            .engine
+            .open_as(by.clone(), session.to_path_buf(), None)
+            .await;
         let opened = opened.map_err(refused)?;
         Ok(Recording::new(opened.recording, by))
     }
@@ -149,6 +164,15 @@ impl RecordingService for Native {
             &self.engine,
             self.options.limits.request_message,
         );
+        Ok(Response::new(answer))
+    }
+
+    async fn list_recordings(
+        &self,
+        request: Request<ListRecordingsRequest>,
+    ) -> Result<Response<ListRecordingsResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let answer = self.list(&caller, &request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 

@@ -61,11 +61,11 @@ pub mod native {
         Access, Annotation, CacheStats, Channel, Compression, DamageInfo, FollowRequest,
         FollowResponse, Gap, GetRecordingRequest, GetRecordingResponse, GetStatsRequest,
         GetStatsResponse, Limits, ListAnnotationsRequest, ListAnnotationsResponse, ListGapsRequest,
-        ListGapsResponse, ListSegmentsRequest, ListSegmentsResponse, Missing, MissingReason,
-        OnDamage, RateGroup, ReadReducedRequest, ReadReducedResponse, ReadSignalRequest,
-        ReadSignalResponse, Revision, SampleForm, SampleSpan, Scale, Segment, SignalChunk,
-        SignalGroup, SignalHeader, Subject, TimeSpan, WatchRecordingRequest,
-        WatchRecordingResponse, WorkerStats, read_signal_request,
+        ListGapsResponse, ListRecordingsRequest, ListRecordingsResponse, ListSegmentsRequest,
+        ListSegmentsResponse, Missing, MissingReason, OnDamage, RateGroup, ReadReducedRequest,
+        ReadReducedResponse, ReadSignalRequest, ReadSignalResponse, RecordingEntry, Revision,
+        SampleForm, SampleSpan, Scale, Segment, SignalChunk, SignalGroup, SignalHeader, Subject,
+        TimeSpan, WatchRecordingRequest, WatchRecordingResponse, WorkerStats, read_signal_request,
     };
 
     /// What a server implements and serves.

@@ -8,6 +8,7 @@
 
 mod annotations;
 mod blocks;
+mod catalog;
 mod check;
 pub mod crc;
 mod crypto;
@@ -45,6 +46,7 @@ mod writer;
 pub(crate) use annotations::RecordReader;
 pub use annotations::{PlacedRecord, RecordPage, RecordQuery};
 pub use blocks::{BlockDamage, DamagedBlock, DecodedBlock, Scratch, SegmentReader};
+pub(crate) use catalog::{FoundSession, Walk, WalkLimits, find_sessions};
 pub use check::{Checked, Finding, Problem, check_session};
 pub use crypto::{Access, Password};
 pub use error::{ArchiveError, BlockError, IndexField, Malformation, MefError};

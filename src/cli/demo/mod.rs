@@ -45,6 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::default();
     let options = ServiceOptions {
         host_root: None,
+        data_roots: Vec::new(),
         password: None,
         passwords_in_clear: config.server.passwords_in_clear,
         on_damage: config.legacy.on_damage,

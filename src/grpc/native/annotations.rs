@@ -69,7 +69,7 @@ pub(super) fn answer(
 }
 
 /// A text that has room in a list.
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     let most = text.len().min(FINDING_BYTES);
     let end = (0..=most).rev().find(|&end| text.is_char_boundary(end));
     text.truncate(end.unwrap_or(0));

@@ -35,7 +35,7 @@ impl Roots {
     }
 
     /// The status of what stands under a name, behind links.
-    pub(super) fn status(&self, path: &Path) -> io::Result<Stat> {
+    pub(in crate::mef) fn status(&self, path: &Path) -> io::Result<Stat> {
         Ok(match self.0.is_empty() {
             true => stat(path)?,
             false => fstat(self.descriptor(path, OFlags::PATH)?)?,
@@ -51,8 +51,14 @@ impl Roots {
         Ok(())
     }
 
+    /// Whether a name is that of a folder, and of no link to one.
+    pub(in crate::mef) fn is_folder_itself(&self, path: &Path) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY;
+        self.descriptor(path, flags).is_ok()
+    }
+
     /// The names in a folder, in no order.
-    pub(super) fn names(&self, path: &Path) -> io::Result<Vec<OsString>> {
+    pub(in crate::mef) fn names(&self, path: &Path) -> io::Result<Vec<OsString>> {
         let folder = self.descriptor(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut names = Vec::new();
         for entry in Dir::new(folder)? {
