@@ -12,7 +12,8 @@ use lru::LruCache;
 use super::faults;
 use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
 use crate::mef::{
-    DecodedBlock, MefError, Scratch, SegmentReader, Store, open_session_watched, refresh,
+    DecodedBlock, MefError, Scratch, SegmentReader, Store, decode_probe, open_session_watched,
+    refresh,
 };
 
 /// Samples after which a job's pages are sent while the rest is decoded:
@@ -113,6 +114,9 @@ impl Runner {
                 answers.answer(Reply::Records(job.id, page), &[])?;
             }
             Work::Decode(segments) => return self.decode(job, segments, answers),
+            Work::Probe(block) => {
+                answers.answer(Reply::Probed(job.id, decode_probe(block)), &[])?;
+            }
         }
         answers.answer(Reply::Done(job.id), &[])
     }
