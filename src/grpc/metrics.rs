@@ -6,7 +6,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -25,6 +25,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use super::proto::DESCRIPTOR_SET;
+use super::transport::given_time;
 
 /// Upper bounds of the latencies, in seconds. A stream may take long.
 const LATENCY_BOUNDS_S: [f64; 14] = [
@@ -32,6 +33,9 @@ const LATENCY_BOUNDS_S: [f64; 14] = [
 ];
 /// The name of every call that no service has.
 const OTHER: &str = "other";
+/// The transport notes the beginning of a call, and so its deadline, a moment before it
+/// is counted here.
+const EARLIER: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RpcLabel {
@@ -155,7 +159,7 @@ impl CallMetrics {
         registry.register(
             "calls",
             "Calls that have ended, by method and status. A reply that its client does not \
-             take to the end, or that its deadline ends, is CANCELLED",
+             take to the end is CANCELLED",
             families.ended.clone(),
         );
         registry.register(
@@ -177,12 +181,14 @@ impl CallMetrics {
         );
     }
 
-    fn begin(&self, path: &str) -> Call {
+    fn begin(&self, path: &str, headers: &HeaderMap) -> Call {
+        let given = headers.get("grpc-timeout");
         let rpc = self.0.rpcs.get(path).unwrap_or(&self.0.other);
         rpc.running.inc();
         Call {
             rpc: Arc::clone(rpc),
             begun: Instant::now(),
+            given: given.and_then(|given| given_time(given.to_str().ok()?)),
             code: None,
         }
     }
@@ -192,6 +198,8 @@ impl CallMetrics {
 struct Call {
     rpc: Arc<Rpc>,
     begun: Instant,
+    /// The time that its client gives it.
+    given: Option<Duration>,
     code: Option<Code>,
 }
 
@@ -207,10 +215,17 @@ impl Drop for Call {
     fn drop(&mut self) {
         let rpc = &self.rpc;
         rpc.running.dec();
-        rpc.latency.observe(self.begun.elapsed().as_secs_f64());
+        let took = self.begun.elapsed();
+        rpc.latency.observe(took.as_secs_f64());
+        // The transport drops what its client does not want, or not any more.
+        let late = self.given.is_some_and(|given| took + EARLIER >= given);
+        let dropped = match late {
+            true => Code::DeadlineExceeded,
+            false => Code::Cancelled,
+        };
         let labels = EndLabels {
             rpc: rpc.name.clone(),
-            code: name_of(self.code.unwrap_or(Code::Cancelled)),
+            code: name_of(self.code.unwrap_or(dropped)),
         };
         rpc.ended.get_or_create(&labels).inc();
     }
@@ -266,7 +281,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answering {
-        let mut call = self.calls.begin(request.uri().path());
+        let mut call = self.calls.begin(request.uri().path(), request.headers());
         let answering = self.service.call(request);
         Box::pin(async move {
             let response = answering.await?;
@@ -335,7 +350,7 @@ mod tests {
     fn paths_of_clients_make_no_labels() {
         let calls = CallMetrics::default();
         for number in 0..100 {
-            drop(calls.begin(&format!("/gRPCMef3Server/Guess{number}")));
+            drop(calls.begin(&format!("/gRPCMef3Server/Guess{number}"), &HeaderMap::new()));
         }
         let mut registry = Registry::default();
         calls.register(&mut registry);

@@ -27,7 +27,6 @@ mod path_bytes;
 #[allow(unreachable_pub, reason = "shared with the integration tests")]
 mod peers;
 mod place;
-mod probe;
 mod reconcile;
 mod recording;
 mod records;
@@ -55,7 +54,6 @@ pub(crate) use index::PART_ENTRIES;
 pub use index::{BlockEntry, BlockIndex, Extrema, duration_us};
 pub use metadata::{Acquisition, Subject};
 pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, WindowError, place};
-pub(crate) use probe::{decode_probe, probe_block};
 pub use reconcile::IndexRepairs;
 pub use recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
 pub use records::{

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::page::Page;
+use super::probe::probe_block;
 use super::sandbox::Sandbox;
 use crate::mef::{
     BlockEntry, DecodedBlock, FileIdentity, Known, MefError, OpenOptions, Password, RecordPage,
-    RecordQuery, RecordReader, Recording, Refresh, probe_block,
+    RecordQuery, RecordReader, Recording, Refresh,
 };
 
 /// Numbers a job within the server's life.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::faults;
+use super::probe::decode_probe;
 use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
 use crate::mef::{
-    DecodedBlock, MefError, Scratch, SegmentReader, Store, decode_probe, open_session_watched,
-    refresh,
+    DecodedBlock, MefError, Scratch, SegmentReader, Store, open_session_watched, refresh,
 };
 
 /// Samples after which a job's pages are sent while the rest is decoded:

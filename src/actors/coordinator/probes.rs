@@ -5,7 +5,7 @@ use actix::{Handler, Message};
 use tokio::sync::oneshot;
 
 use super::{Coordinator, Ending, Kind, Run};
-use crate::mef::probe_block;
+use crate::worker::probe::probe_block;
 use crate::worker::protocol::{JobId, Work};
 
 /// Probes that wait at a time; more are refused.

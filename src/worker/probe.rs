@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::red::{Decoder, Encoder};
+use crate::mef::red::{Decoder, Encoder};
 
 /// Samples of the block: some microseconds of decoding.
 const SAMPLES: i32 = 256;
