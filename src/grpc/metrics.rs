@@ -347,6 +347,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dropped_was_cancelled_or_is_late() {
+        let calls = CallMetrics::default();
+        let mut headers = HeaderMap::new();
+        for (given, code) in [
+            (None, "CANCELLED"),
+            (Some("1H"), "CANCELLED"),
+            (Some("never"), "CANCELLED"),
+            (Some("0m"), "DEADLINE_EXCEEDED"),
+        ] {
+            if let Some(given) = given {
+                headers.insert("grpc-timeout", given.parse().unwrap());
+            }
+            let labels = EndLabels {
+                rpc: OTHER.into(),
+                code,
+            };
+            let ended = calls.0.families.ended.get_or_create_owned(&labels);
+            let before = ended.get();
+            drop(calls.begin("/", &headers));
+            assert_eq!(ended.get(), before + 1, "{given:?}");
+        }
+        // Whoever has got his answer is neither.
+        headers.insert(Status::GRPC_STATUS, "0".parse().unwrap());
+        let mut call = calls.begin("/", &headers);
+        call.note_code(&headers);
+        assert_eq!(call.code, Some(Code::Ok));
+    }
+
+    #[test]
     fn paths_of_clients_make_no_labels() {
         let calls = CallMetrics::default();
         for number in 0..100 {
