@@ -106,6 +106,15 @@ impl Health {
         self.note(Readiness::Draining);
     }
 
+    /// Is ready when the server is ending.
+    pub(super) async fn ending(self) {
+        let mut readiness = self.readiness.subscribe();
+        // This is one of those who could tell, so that it cannot fail.
+        let _ = readiness
+            .wait_for(|readiness| *readiness == Readiness::Draining)
+            .await;
+    }
+
     fn note(&self, found: Readiness) {
         let changed = self.readiness.send_if_modified(|readiness| {
             let changes = *readiness != Readiness::Draining && *readiness != found;

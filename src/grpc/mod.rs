@@ -118,7 +118,7 @@ pub async fn serve(
         .add_service(calls.of(legacy))
         .add_service(calls.of(native))
         .add_service(calls.of(health_service.max_decoding_message_size(limits.request_message)));
-    if let Err(error) = reflection::add_to(&mut routes, limits.request_message, &calls) {
+    if let Err(error) = reflection::add_to(&mut routes, limits.request_message, &calls, &health) {
         tracing::error!(%error, "reflection is not served");
     }
     // Both end with this function, however it ends.

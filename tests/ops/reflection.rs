@@ -1,12 +1,16 @@
 //! Reflection, in both versions.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
+use rustix::process::Signal;
+use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::common::process::LIMIT;
 use super::common::process::client::soon;
 use super::launch;
 
@@ -40,6 +44,20 @@ macro_rules! version {
                 let answers = soon("reflection", client.server_reflection_info(requests)).await;
                 let answer = answers?.into_inner().message().await?;
                 Ok(answer.unwrap().message_response.unwrap())
+            }
+
+            /// A conversation that its client leaves open.
+            pub async fn leave_open(channel: &Channel) -> impl Sized + use<> {
+                let mut client = ServerReflectionClient::new(channel.clone());
+                let request = ServerReflectionRequest {
+                    host: String::new(),
+                    message_request: Some(MessageRequest::ListServices(String::new())),
+                };
+                let requests = tokio_stream::once(request).chain(tokio_stream::pending());
+                let answers = soon("reflection", client.server_reflection_info(requests)).await;
+                let mut answers = answers.unwrap().into_inner();
+                answers.message().await.unwrap().unwrap();
+                answers
             }
 
             pub async fn check(channel: &Channel) {
@@ -94,4 +112,22 @@ async fn all_services_are_listed_and_resolved_in_both_versions() {
     let channel = soon("connect", endpoint.connect()).await.unwrap();
     v1::check(&channel).await;
     v1alpha::check(&channel).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_that_are_left_open_do_not_delay_the_end() {
+    let mut server = launch()
+        .env("MEF3_SERVER_SERVER_SHUTDOWN_GRACE_S", "20")
+        .start();
+    let endpoint = Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    let channel = soon("connect", endpoint.connect()).await.unwrap();
+    let _open = (
+        v1::leave_open(&channel).await,
+        v1alpha::leave_open(&channel).await,
+    );
+    let told = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(LIMIT).code(), Some(0));
+    let took = told.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
