@@ -59,11 +59,13 @@ mod engine;
 mod error;
 pub mod grpc;
 pub mod mef;
+pub mod ops;
 mod reduce;
 pub mod worker;
 
 pub use actors::cache::CacheStatistics;
-pub use actors::coordinator::CoordinatorStatistics;
+pub use actors::coordinator::{CoordinatorStatistics, ProbeFailure};
+pub use actors::delays::Delays;
 pub use actors::file_manager::RecordingStatistics;
 pub use actors::prefetcher::PrefetchStatistics;
 pub use actors::slot::{WorkerState, WorkerStatus};

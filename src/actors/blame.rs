@@ -202,6 +202,15 @@ impl<K: Hash + Eq, V: Version> Blame<K, V> {
         self.refusal_at(key, version, Instant::now())
     }
 
+    /// Number of those that are not to be tried again yet, as they were last known.
+    pub(super) fn given_up(&self, now: Instant) -> usize {
+        let given_up = self.entries.iter().filter(|(_, entry)| {
+            let since = entry.given_up.as_ref().map(|(since, _)| *since);
+            since.is_some_and(|since| now.saturating_duration_since(since) < self.term)
+        });
+        given_up.count()
+    }
+
     fn refusal_at(&self, key: &K, version: &V, now: Instant) -> Option<&Error> {
         let entry = self.known(key, version)?;
         let (since, error) = entry.given_up.as_ref()?;
@@ -234,6 +243,7 @@ mod tests {
         assert_eq!(blame.refusal(&7, &1), Some(&Error::Stopped));
         assert_eq!(blame.refusal(&8, &1), None);
         assert_eq!(blame.refusal_at(&7, &1, now + TERM), None);
+        assert_eq!((blame.given_up(now), blame.given_up(now + TERM)), (1, 0));
         assert!(blame.suspicion(&7, &1).alone);
         assert_eq!(blame.suspicion(&8, &1), Suspicion::default());
         blame.clear(&7);

@@ -25,6 +25,9 @@ pub struct CacheStatistics {
     pub misses: u64,
     /// Hits on pages that a prediction had brought, each counted once.
     pub prefetch_hits: u64,
+    /// Pages that a prediction had brought, and that were dropped before any request
+    /// asked for them.
+    pub prefetch_wasted: u64,
     /// Pages that were dropped to stay within the budget.
     pub evictions: u64,
     /// Pages that are held.
@@ -83,7 +86,7 @@ impl Cache {
         }
         self.bytes += cost;
         if let Some((_, replaced)) = self.pages.push(key, entry) {
-            self.bytes -= replaced.cost();
+            self.note_dropped(&replaced);
         }
         while self.bytes > self.budget && self.drop_oldest() {
             self.statistics.evictions += 1;
@@ -93,9 +96,14 @@ impl Cache {
     fn drop_oldest(&mut self) -> bool {
         let oldest = self.pages.pop_lru();
         if let Some((_, entry)) = &oldest {
-            self.bytes -= entry.cost();
+            self.note_dropped(entry);
         }
         oldest.is_some()
+    }
+
+    fn note_dropped(&mut self, entry: &Entry) {
+        self.bytes -= entry.cost();
+        self.statistics.prefetch_wasted += u64::from(entry.predicted);
     }
 
     /// Drops what has idled too long; the list is in order of use.
@@ -191,7 +199,7 @@ impl Handler<Purge> for Cache {
             .collect();
         for key in keys {
             if let Some(entry) = self.pages.pop(&key) {
-                self.bytes -= entry.cost();
+                self.note_dropped(&entry);
             }
         }
     }
@@ -272,6 +280,25 @@ mod tests {
         cache.store(key, page(100), false);
         cache.store(key, page(50), false);
         assert_eq!(cache.bytes, page(50).memory() + ENTRY_BYTES);
+    }
+
+    #[test]
+    fn predicted_pages_that_nobody_asked_for_are_wasted() {
+        let mut cache = cache(10 * (page(100).memory() + ENTRY_BYTES));
+        let keys = keys(20);
+        for &key in &keys[..5] {
+            cache.store(key, page(100), true);
+        }
+        let question = LookUp {
+            keys: keys[..2].to_vec(),
+            prediction: false,
+        };
+        cache.handle(question, &mut Context::new());
+        for &key in &keys[5..] {
+            cache.store(key, page(100), false);
+        }
+        let figures = cache.statistics;
+        assert_eq!((figures.prefetch_hits, figures.prefetch_wasted), (2, 3));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! another. It reads no file.
 
 mod opens;
+mod probes;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -18,8 +19,12 @@ use tokio::sync::oneshot;
 
 use self::opens::{Asked, PendingOpen, Task};
 pub(crate) use self::opens::{OpenSession, ReadRecords, RefreshSession};
+pub use self::probes::ProbeFailure;
+pub(crate) use self::probes::ProbeReaders;
+use self::probes::ProbeReply;
 use super::blame::Blame;
 use super::cache::{Cache, LookUp, Store};
+use super::delays::Delays;
 use super::file_manager::{FileManager, RecordingChanged};
 use super::flights::{Class, Completed, Ending, Flights, Limits, Progress, Take, Taken};
 use super::settings::Settings;
@@ -75,6 +80,11 @@ pub struct CoordinatorStatistics {
     pub refused: u64,
     /// Pages in flight now.
     pub in_flight: u64,
+    /// Pages that were given up since readers have died or panicked over them, and
+    /// that are answered with the error at once now.
+    pub quarantined: u64,
+    /// How long the pages that requests wanted have waited for a reader.
+    pub queue_delays: Delays,
 }
 
 /// A request's pages, each with its outcome, in the order of the request.
@@ -113,6 +123,8 @@ enum Kind {
         /// Pages that are answered; the reader works in order.
         answered: usize,
     },
+    /// Who waits for it; empty once it is answered.
+    Probe(Vec<ProbeReply>),
 }
 
 impl Kind {
@@ -120,7 +132,7 @@ impl Kind {
     fn task(&self) -> Option<Task> {
         match self {
             Self::Open(task, _) => Some(*task),
-            Self::Decode { .. } => None,
+            Self::Decode { .. } | Self::Probe(_) => None,
         }
     }
 }
@@ -137,6 +149,8 @@ pub(crate) struct Coordinator {
     opens: VecDeque<PendingOpen>,
     /// Looks at sessions.
     looks: VecDeque<PendingOpen>,
+    /// Who asks whether a reader can decode, while no reader has room.
+    probes: Vec<ProbeReply>,
     /// What is held against sessions and what was done with them when a reader ended.
     blame: Blame<(PathBuf, Task), ()>,
     flights: Flights,
@@ -165,6 +179,7 @@ impl Coordinator {
             grow_delay: settings.grow_delay,
             opens: VecDeque::new(),
             looks: VecDeque::new(),
+            probes: Vec::new(),
             blame: Blame::of_unversioned(),
             flights: Flights::default(),
             running: HashMap::new(),
@@ -217,6 +232,9 @@ impl Coordinator {
             let pages = share.clamp(MIN_JOB_PAGES, MAX_JOB_PAGES);
             if self.run_pages(Class::Request, pages) {
                 requested = true;
+                continue;
+            }
+            if self.run_probe() {
                 continue;
             }
             let predicted = self.running.values().filter(|job| job.predicted).count();
@@ -292,7 +310,11 @@ impl Coordinator {
             suspect,
             trying,
             lane,
+            waits,
         } = self.flights.take(&take);
+        for wait in waits {
+            self.statistics.queue_delays.note(wait);
+        }
         if keys.is_empty() {
             return false;
         }
@@ -390,6 +412,7 @@ impl Coordinator {
             return;
         };
         let mut decoded = Vec::new();
+        let mut decodes = false;
         for (number, outcome) in pages {
             let Some(&key) = keys.get(number as usize) else {
                 continue;
@@ -404,6 +427,7 @@ impl Coordinator {
             let completed = self.flights.answered(key, &outcome);
             match outcome {
                 Ok(page) => {
+                    decodes |= page.has_samples();
                     let predicted = *predicted && completed == Completed::Unwanted;
                     self.statistics.decoded += 1;
                     self.statistics.decoded_for_predictions += u64::from(predicted);
@@ -417,6 +441,10 @@ impl Coordinator {
         // Before any later look-up of these pages, since mailboxes keep order;
         // bounded by the pages in flight.
         self.cache.do_send(Store { pages: decoded });
+        if decodes {
+            // That requests leave no room for a probe shows as much.
+            self.answer_probes(Ok(()));
+        }
     }
 
     /// Puts the rest of a job back.
@@ -424,6 +452,7 @@ impl Coordinator {
         match running.kind {
             Kind::Open(_, None) => {}
             Kind::Open(_, Some(open)) => self.put_back_open(open, ending),
+            Kind::Probe(replies) => self.put_back_probe(replies, &ending),
             Kind::Decode { keys, answered } => {
                 let unanswered = keys.get(answered..).unwrap_or_default();
                 self.statistics.failed += self.flights.put_back(unanswered, &ending);
@@ -600,6 +629,7 @@ impl Handler<JobNews> for Coordinator {
                 }
                 return;
             }
+            JobEvent::Probed => return self.probed(job),
             JobEvent::Done => {
                 self.running.remove(&job);
                 return self.dispatch();
@@ -649,9 +679,13 @@ impl Handler<CountFlights> for Coordinator {
     type Result = MessageResult<CountFlights>;
 
     fn handle(&mut self, _: CountFlights, _: &mut Self::Context) -> Self::Result {
-        let Progress { in_flight } = self.flights.progress();
+        let Progress {
+            in_flight,
+            quarantined,
+        } = self.flights.progress();
         MessageResult(CoordinatorStatistics {
             in_flight,
+            quarantined,
             ..self.statistics
         })
     }

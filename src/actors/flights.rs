@@ -108,6 +108,8 @@ pub(crate) struct Limits {
 /// Figures of the table.
 pub(crate) struct Progress {
     pub(crate) in_flight: u64,
+    /// Pages that were given up, and are not tried again yet.
+    pub(crate) quarantined: u64,
 }
 
 /// All pages in flight, and the requests that wait for them.
@@ -136,6 +138,7 @@ impl Flights {
     pub(crate) fn progress(&self) -> Progress {
         Progress {
             in_flight: self.flights.len() as u64,
+            quarantined: self.blame.given_up(Instant::now()) as u64,
         }
     }
 

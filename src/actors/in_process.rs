@@ -109,6 +109,10 @@ impl Direct<'_> {
                 self.check.records(job, &page)?;
                 Ok(JobEvent::Records(page))
             }
+            Reply::Probed(job, samples) => {
+                self.check.probed(job, &samples)?;
+                Ok(JobEvent::Probed)
+            }
             Reply::Pages(job, headers) => {
                 self.check.headers(job, &headers)?;
                 let payload = bytemuck::cast_slice(samples);

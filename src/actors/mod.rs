@@ -7,6 +7,7 @@
 mod blame;
 pub(crate) mod cache;
 pub(crate) mod coordinator;
+pub(crate) mod delays;
 pub(crate) mod file_manager;
 mod flights;
 mod in_process;

@@ -48,6 +48,30 @@ pub enum WorkerState {
     Off,
 }
 
+impl WorkerState {
+    /// All states.
+    pub const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Ready,
+        Self::Ending,
+        Self::Waiting,
+        Self::Resting,
+        Self::Off,
+    ];
+
+    /// The state in one word, for those who count or show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Ending => "ending",
+            Self::Waiting => "waiting",
+            Self::Resting => "resting",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How a slot has lost its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {

@@ -2,13 +2,17 @@
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use mef3_server::config::{Log, LogFormat};
+use mef3_server::ops::LogSwitch;
 use thiserror::Error;
+use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Level};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload::Handle;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// The variable that has the last word on what is logged, as in other programs
@@ -33,7 +37,7 @@ pub(super) enum LoggingError {
 ///
 /// # Errors
 /// [`LoggingError`] for a bad filter in the environment, and the second time.
-pub(super) fn start(log: &Log) -> Result<(), LoggingError> {
+pub(super) fn start(log: &Log) -> Result<Arc<dyn LogSwitch>, LoggingError> {
     let filter = match env::var(FILTER_VARIABLE) {
         Ok(filter) => Some(filter),
         Err(VarError::NotPresent) => None,
@@ -42,17 +46,33 @@ pub(super) fn start(log: &Log) -> Result<(), LoggingError> {
     // Escape sequences in a file are noise; https://no-color.org
     let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let colours = wanted && io::stderr().is_terminal();
-    subscriber(log, filter.as_deref(), io::stderr, colours)?.try_init()?;
-    Ok(())
+    let (dispatch, switch) = subscriber(log, filter.as_deref(), io::stderr, colours)?;
+    dispatch.try_init()?;
+    Ok(switch)
 }
 
-/// What takes the records and writes them.
+/// Changes what is logged. The last word on it is now whoever uses this.
+struct Switch<S>(Handle<EnvFilter, S>);
+
+impl<S> LogSwitch for Switch<S> {
+    fn current(&self) -> String {
+        let current = self.0.with_current(ToString::to_string);
+        current.unwrap_or_else(|error| error.to_string())
+    }
+
+    fn set(&self, level: LevelFilter) -> Result<(), String> {
+        let filter = EnvFilter::default().add_directive(level.into());
+        self.0.reload(filter).map_err(|error| error.to_string())
+    }
+}
+
+/// What takes the records and writes them, and what changes which.
 fn subscriber<W>(
     log: &Log,
     filter: Option<&str>,
     writer: W,
     colours: bool,
-) -> Result<Dispatch, ParseError>
+) -> Result<(Dispatch, Arc<dyn LogSwitch>), ParseError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -64,14 +84,22 @@ where
         .with_env_filter(filter)
         .with_writer(writer);
     Ok(match log.format {
-        LogFormat::Human => builder.with_ansi(colours).into(),
-        LogFormat::Json => builder.json().flatten_event(true).into(),
+        LogFormat::Human => {
+            let builder = builder.with_ansi(colours).with_filter_reloading();
+            let switch = Arc::new(Switch(builder.reload_handle()));
+            (builder.into(), switch)
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let switch = Arc::new(Switch(builder.reload_handle()));
+            (builder.into(), switch)
+        }
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use mef3_server::config::LogLevel;
     use tracing::dispatcher::with_default;
@@ -82,7 +110,8 @@ mod tests {
     fn logged(format: LogFormat, level: LogLevel, filter: Option<&str>) -> String {
         let buffer = Arc::new(Mutex::new(Vec::new()));
         let log = Log { format, level };
-        let dispatch = subscriber(&log, filter, SharedBuffer(buffer.clone()), false).unwrap();
+        let writer = SharedBuffer(buffer.clone());
+        let (dispatch, _) = subscriber(&log, filter, writer, false).unwrap();
         with_default(&dispatch, || {
             tracing::warn!(channel = "Fp1", "block is damaged");
             tracing::debug!("detail");
@@ -128,6 +157,30 @@ mod tests {
         let text = logged(LogFormat::Human, LogLevel::Error, Some("debug"));
         assert!(text.contains("detail"));
         assert_eq!(logged(LogFormat::Human, LogLevel::Trace, Some("off")), "");
+    }
+
+    #[test]
+    fn the_level_can_be_changed_in_either_format() {
+        for format in [LogFormat::Human, LogFormat::Json] {
+            let buffer = Arc::new(Mutex::new(Vec::new()));
+            let log = Log {
+                format,
+                level: LogLevel::Warn,
+            };
+            let writer = SharedBuffer(buffer.clone());
+            let (dispatch, switch) = subscriber(&log, None, writer, false).unwrap();
+            with_default(&dispatch, || {
+                assert_eq!(switch.current(), "warn");
+                for level in [LevelFilter::DEBUG, LevelFilter::OFF] {
+                    switch.set(level).unwrap();
+                    assert_eq!(switch.current(), level.to_string());
+                    tracing::debug!(%level, "detail");
+                    tracing::error!(%level, "trouble");
+                }
+            });
+            let text = String::from_utf8(buffer.lock().unwrap().clone()).unwrap();
+            assert_eq!(text.lines().count(), 2, "{text}");
+        }
     }
 
     #[test]

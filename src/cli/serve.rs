@@ -1,6 +1,6 @@
 //! `serve`: the server, until a signal ends it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +9,10 @@ use mef3_server::Engine;
 use mef3_server::config::{
     Config, ConfigError, Loaded, LogFormat, LogLevel, Origin, process_environment,
 };
-use mef3_server::grpc::{self, ConnectionCounters, ConnectionLimits, ServiceOptions};
+use mef3_server::grpc::{
+    self, CallMetrics, ConnectionCounters, ConnectionLimits, Health, ServiceOptions,
+};
+use mef3_server::ops::{self, Admin, AdminOptions};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -117,7 +120,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         mut config,
         notices,
     } = arguments.load()?;
-    logging::start(&config.log)?;
+    let log = logging::start(&config.log)?;
     for notice in notices {
         tracing::warn!("{notice}");
     }
@@ -125,6 +128,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Before anything is started: a port in use is the commonest mistake.
     let listener = grpc::listen(config.server.listen)?;
     let address = listener.local_addr().map_err(Failure::Start)?;
+    let admin_listener = admin_listener(&config)?;
     let runtime = Runtime::new().map_err(Failure::Start)?;
     let options = ServiceOptions {
         host_root: config.paths.host_root().map(Into::into),
@@ -135,15 +139,32 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         shutdown_grace: config.server.shutdown_grace(),
         limits: ConnectionLimits::from(&config),
         counters: ConnectionCounters::default(),
+        calls: CallMetrics::default(),
+        health: Health::from(&config),
     };
     if let Some(root) = options.host_root.as_deref().filter(|root| !root.is_dir()) {
         tracing::warn!(host_root = %root.display(), "no such folder: clients will find nothing");
     }
     let counters = options.counters.clone();
+    let (calls, health) = (options.calls.clone(), options.health.clone());
     // Before the workers: what they leave behind when half started is removed
     // by an end in order only.
     let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
     let engine = Engine::builder().config(config).start()?;
+    // Answers until the end of this function.
+    let _admin = match admin_listener {
+        Some(listener) => Some(start_admin(
+            listener,
+            AdminOptions {
+                engine: engine.clone(),
+                health,
+                connections: counters.clone(),
+                calls,
+                log: Some(log),
+            },
+        )?),
+        None => None,
+    };
     if let Some(warning) = BUILT_FOR_TESTS {
         tracing::error!("{warning}");
     }
@@ -176,6 +197,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     served?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Takes the address that operators ask at, if there is one.
+fn admin_listener(config: &Config) -> Result<Option<TcpListener>, Failure> {
+    // A bad address was refused with the settings.
+    let address = config.admin.listen().ok().flatten();
+    Ok(address.map(grpc::listen).transpose()?)
+}
+
+fn start_admin(listener: TcpListener, options: AdminOptions) -> Result<Admin, Failure> {
+    let address = listener.local_addr().map_err(Failure::Start)?;
+    let admin = ops::start(listener, options).map_err(Failure::Start)?;
+    tracing::info!(%address, "admin port is open");
+    Ok(admin)
 }
 
 /// Says what is held when all clients are gone: the cache, open recordings, and

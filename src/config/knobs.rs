@@ -2,7 +2,7 @@
 //!
 //! Sizes are of decoded samples, in MiB; a name ends in the unit of its value.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +32,10 @@ pub struct Config {
     pub limits: Limits,
     /// Recordings that are still written.
     pub live: Live,
+    /// Whether the server can do its work.
+    pub health: Health,
+    /// What operators ask the server.
+    pub admin: Admin,
     /// The services of the existing clients.
     pub legacy: Legacy,
     /// From a client's path to one of this machine.
@@ -490,6 +494,58 @@ impl Live {
     /// How old what is known of a recording's files may be.
     pub fn staleness(&self) -> Duration {
         Duration::from_millis(self.staleness_ms)
+    }
+}
+
+/// Whether the server can do its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// How often a reader is asked to decode a block, in seconds.
+    pub probe_interval_s: u64,
+    /// A server whose readers do not answer for so many seconds is not ready.
+    pub probe_limit_s: u64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            probe_interval_s: 5,
+            probe_limit_s: 3,
+        }
+    }
+}
+
+impl Health {
+    /// How often a reader is asked to decode a block.
+    pub fn probe_interval(&self) -> Duration {
+        Duration::from_secs(self.probe_interval_s)
+    }
+
+    /// How long the readers may take to answer.
+    pub fn probe_limit(&self) -> Duration {
+        Duration::from_secs(self.probe_limit_s)
+    }
+}
+
+/// What operators ask the server, over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port, as text; empty is off, and port 0 takes a free one.
+    pub listen: String,
+}
+
+impl Admin {
+    /// Where to listen, if anywhere.
+    ///
+    /// # Errors
+    /// Where the text is no address.
+    pub fn listen(&self) -> Result<Option<SocketAddr>, AddrParseError> {
+        match self.listen.as_str() {
+            "" => Ok(None),
+            address => address.parse().map(Some),
+        }
     }
 }
 

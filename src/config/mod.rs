@@ -21,8 +21,8 @@ use std::path::Path;
 pub use environment::process_environment;
 pub use error::{ConfigError, Origin};
 pub use knobs::{
-    Cache, Config, Legacy, Limits, Live, Log, LogFormat, LogLevel, OnDamage, Pages, Paths,
-    Prefetch, SandboxMode, Server, Workers,
+    Admin, Cache, Config, Health, Legacy, Limits, Live, Log, LogFormat, LogLevel, OnDamage, Pages,
+    Paths, Prefetch, SandboxMode, Server, Workers,
 };
 pub use legacy::Notice;
 pub use roots::DataRoot;

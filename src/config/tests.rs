@@ -89,6 +89,7 @@ fn every_key_has_a_variable_of_its_own() {
             Value::Boolean(set) => (!set).to_string(),
             _ => match key.as_str() {
                 "server.listen" => "[::1]:7".into(),
+                "admin.listen" => "[::1]:8".into(),
                 "paths.host_root" => "/host_root".into(),
                 "paths.data_roots" => "/data:/more".into(),
                 "legacy.on_damage" => "mask".into(),
@@ -337,6 +338,9 @@ fn bad_variables_name_key_and_variable() {
         ("limits.streams", "0"),
         ("limits.streams_per_connection", "0"),
         ("live.staleness_ms", "86400000"),
+        ("health.probe_interval_s", "0"),
+        ("health.probe_limit_s", "0"),
+        ("admin.listen", "9464"),
         ("legacy.on_damage", "ignore"),
         ("paths.host_root", "host_root"),
         ("log.format", "xml"),
@@ -361,13 +365,16 @@ fn faults_of_a_file_name_key_and_file() {
     for (text, fault) in [
         (
             "[cache]\nsize = 3\n",
-            ": unknown key cache.size, known are cache.idle_ttl_s",
+            ": unknown key cache.size, known are admin.listen, cache.idle_ttl_s",
         ),
         (
             "[cash]\nsize_mb = 3\n",
-            ": unknown key cash, known are cache, legacy",
+            ": unknown key cash, known are admin, cache, health, legacy",
         ),
-        ("size_mb = 3\n", ": unknown key size_mb, known are cache"),
+        (
+            "size_mb = 3\n",
+            ": unknown key size_mb, known are admin, cache",
+        ),
         (
             "cache = 3\n",
             ": bad value for cache: it is a section, not a value",

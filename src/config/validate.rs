@@ -58,6 +58,8 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         prefetch,
         limits,
         live,
+        health,
+        admin,
         legacy,
         paths,
         log: _, // its types admit no nonsense
@@ -211,6 +213,20 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
 
     within("live.passing_s", live.passing_s, 1..=366 * DAY_S)?;
     within("live.staleness_ms", live.staleness_ms, 0..=HOUR_S * 1000)?;
+
+    let most_s = 1..=HOUR_S;
+    within(
+        "health.probe_interval_s",
+        health.probe_interval_s,
+        most_s.clone(),
+    )?;
+    within("health.probe_limit_s", health.probe_limit_s, most_s)?;
+    if let Err(error) = admin.listen() {
+        return Err(Objection {
+            key: "admin.listen",
+            reason: format!("{error}: {:?}", admin.listen),
+        });
+    }
 
     // A relative root would depend on where the server was started.
     if paths.host_root().is_some_and(|root| !root.is_absolute()) {

@@ -42,7 +42,7 @@ use self::permits::Permits;
 use self::points::PointsRoom;
 use self::read_ahead::ReadAhead;
 use crate::actors::cache::CountCache;
-use crate::actors::coordinator::{CountFlights, ReadRecords};
+use crate::actors::coordinator::{CountFlights, ProbeFailure, ProbeReaders, ReadRecords};
 use crate::actors::file_manager::{
     Close, CountOpen, Find, Open, Opened, RecordingName, ServedRate, Use,
 };
@@ -452,6 +452,22 @@ impl Engine {
         let (by, path) = (recording.by.clone(), recording.info().path.clone());
         let opened = self.open_as(by.clone(), path, None).await?;
         Ok(Recording::new(opened.recording, by))
+    }
+
+    /// Has a reader (a worker process, or the server itself where it stands in) decode
+    /// a built-in block, and waits until one has, however long that takes. It delays no
+    /// read: while reads leave no room for it, a page of theirs is as good.
+    ///
+    /// # Cancellation
+    /// Dropping the future forgets the question.
+    ///
+    /// # Errors
+    /// [`ProbeFailure`] where the readers cannot.
+    pub async fn probe(&self) -> Result<(), ProbeFailure> {
+        let (reply, outcome) = oneshot::channel();
+        let sent = self.addresses().coordinator.send(ProbeReaders { reply });
+        sent.await.map_err(|_| ProbeFailure::Stopped)?;
+        outcome.await.map_err(|_| ProbeFailure::Stopped)?
     }
 
     /// What the engine has done so far.

@@ -1,9 +1,12 @@
 //! The gRPC services over an [`Engine`].
 
+mod health;
 mod legacy;
+mod metrics;
 mod native;
 mod peer;
 pub mod proto;
+mod reflection;
 mod roots;
 mod samples;
 mod texts;
@@ -14,8 +17,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
+pub use self::health::{Health, LIVENESS, READINESS, Readiness};
+pub use self::metrics::CallMetrics;
 pub use self::transport::{ConnectionCounters, ConnectionLimits, ConnectionStatistics};
 
 use self::legacy::Legacy;
@@ -46,6 +52,10 @@ pub struct ServiceOptions {
     pub limits: ConnectionLimits,
     /// What counts connections and calls.
     pub counters: ConnectionCounters,
+    /// What counts the calls of each method.
+    pub calls: CallMetrics,
+    /// What is known of the server's health.
+    pub health: Health,
 }
 
 /// Why serving ended before it was asked to.
@@ -97,13 +107,31 @@ pub async fn serve(
         error,
     })?;
     let (limits, counters) = (options.limits, options.counters.clone());
+    let (calls, health) = (options.calls.clone(), options.health.clone());
     let grace = options.shutdown_grace;
     let native = Native::new(engine.clone(), options.clone());
     let native =
         RecordingServiceServer::new(native).max_decoding_message_size(limits.request_message);
-    let legacy = LegacyServer::new(Legacy::new(engine, options))
+    let legacy = LegacyServer::new(Legacy::new(engine.clone(), options))
         .max_decoding_message_size(limits.request_message);
-    let routes = Routes::new(legacy).add_service(native);
+    let (health_service, informing) = health.service().await;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(calls.of(legacy))
+        .add_service(calls.of(native))
+        .add_service(calls.of(health_service.max_decoding_message_size(limits.request_message)));
+    if let Err(error) = reflection::add_to(&mut routes, limits.request_message, &calls, &health) {
+        tracing::error!(%error, "reflection is not served");
+    }
+    // Both end with this function, however it ends.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(informing.run());
+    tasks.spawn(health.clone().watch_readers(engine));
+    let shutdown = async {
+        shutdown.await;
+        health.drain();
+    };
+    let routes = routes.routes();
     transport::serve(listener, routes, limits, counters, grace, shutdown).await;
     Ok(())
 }

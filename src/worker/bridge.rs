@@ -65,6 +65,8 @@ pub(crate) enum JobEvent {
     Refreshed(Result<Refresh, MefError>),
     /// Some records of a session.
     Records(Result<RecordPage, MefError>),
+    /// The probe was decoded as it should be.
+    Probed,
     /// Some of a decode job's pages.
     Pages(Vec<PageOutcome>),
     /// The job is complete.
@@ -214,6 +216,10 @@ impl Bridge {
             Reply::Records(job, page) => {
                 check.records(job, &page)?;
                 report(Event::Job(id, JobEvent::Records(page)));
+            }
+            Reply::Probed(job, samples) => {
+                check.probed(job, &samples)?;
+                report(Event::Job(id, JobEvent::Probed));
             }
             Reply::Pages(job, headers) => {
                 let payload = match check.headers(job, &headers)? {

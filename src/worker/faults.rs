@@ -149,7 +149,7 @@ pub(crate) fn before_job(work: &Work) {
         Work::Open(session, _) => (session, "open"),
         Work::Refresh(session, ..) => (session, "refresh"),
         Work::Records(session, ..) => (session, "records"),
-        Work::Decode(_) => return,
+        Work::Decode(_) | Work::Probe(_) => return,
     };
     if let Some(fault) = Fault::of(session)
         && !fault.is_errno()

@@ -13,6 +13,7 @@ mod faults;
 #[path = "no_faults.rs"]
 mod faults;
 pub(crate) mod page;
+pub(crate) mod probe;
 mod process;
 pub(crate) mod protocol;
 pub(crate) mod rescue;

@@ -384,6 +384,11 @@ impl Page {
         damage.all(|damage| !damage.error.may_pass())
     }
 
+    /// Whether anything of it was decoded.
+    pub(crate) fn has_samples(&self) -> bool {
+        !self.samples.is_empty()
+    }
+
     /// Bytes that the page takes in memory.
     pub(crate) fn memory(&self) -> usize {
         let damaged = self.blocks.iter().filter(|it| it.damage.is_some()).count();

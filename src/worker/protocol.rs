@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::page::Page;
+use super::probe::probe_block;
 use super::sandbox::Sandbox;
 use crate::mef::{
     BlockEntry, DecodedBlock, FileIdentity, Known, MefError, OpenOptions, Password, RecordPage,
@@ -65,6 +66,8 @@ pub(crate) enum Work {
     Records(PathBuf, Arc<RecordReader>, RecordQuery),
     /// Decode pages.
     Decode(Vec<SegmentWork>),
+    /// Decode this block, to show that it can be done. No file is read.
+    Probe(Arc<[u8]>),
 }
 
 /// Pages of one segment. Over a whole job, pages are numbered from 0 in the
@@ -131,6 +134,8 @@ pub(crate) enum Reply {
     /// The next pages of a [`Work::Decode`] job, in order. Their samples follow
     /// as raw bytes on the payload channel, unless there are none.
     Pages(JobId, Vec<PageHeader>),
+    /// The samples of a [`Work::Probe`] job.
+    Probed(JobId, Vec<i32>),
     /// The job is complete.
     Done(JobId),
     /// The job ends unfinished, because nobody wants the rest of it.
@@ -205,6 +210,9 @@ pub(crate) enum Lie {
     /// The records are not those that were asked for.
     #[error("records are not those that were asked for")]
     Records,
+    /// The samples of the probe are others.
+    #[error("the probe was not decoded to its samples")]
+    Probe,
 }
 
 /// A page that was answered: its number in the job, and its content.
@@ -224,7 +232,7 @@ pub(crate) struct JobCheck {
 impl JobCheck {
     pub(crate) fn new(job: Arc<Job>) -> Self {
         let pages = match &job.work {
-            Work::Open(..) | Work::Refresh(..) | Work::Records(..) => Vec::new(),
+            Work::Open(..) | Work::Refresh(..) | Work::Records(..) | Work::Probe(_) => Vec::new(),
             Work::Decode(segments) => segments
                 .iter()
                 .enumerate()
@@ -249,7 +257,7 @@ impl JobCheck {
     fn page(&self, number: u32) -> Option<&PageWork> {
         let &(segment, page) = self.pages.get(number as usize)?;
         match &self.job.work {
-            Work::Open(..) | Work::Refresh(..) | Work::Records(..) => None,
+            Work::Open(..) | Work::Refresh(..) | Work::Records(..) | Work::Probe(_) => None,
             Work::Decode(segments) => segments.get(segment)?.pages.get(page),
         }
     }
@@ -321,6 +329,22 @@ impl JobCheck {
         match page {
             Ok(page) if !page.answers(query) => Err(Lie::Records),
             _ => Ok(()),
+        }
+    }
+
+    /// Checks that a probe was asked for, and was decoded to its samples.
+    pub(crate) fn probed(&mut self, id: JobId, samples: &[i32]) -> Result<(), Lie> {
+        self.check_job(id)?;
+        let Work::Probe(_) = &self.job.work else {
+            return Err(Lie::Kind);
+        };
+        if std::mem::replace(&mut self.opened, true) {
+            return Err(Lie::Kind);
+        }
+        if samples == probe_block().samples {
+            Ok(())
+        } else {
+            Err(Lie::Probe)
         }
     }
 
@@ -401,7 +425,7 @@ impl JobCheck {
     pub(crate) fn done(&self, id: JobId) -> Result<(), Lie> {
         self.check_job(id)?;
         let complete = match self.job.work {
-            Work::Open(..) | Work::Refresh(..) | Work::Records(..) => self.opened,
+            Work::Open(..) | Work::Refresh(..) | Work::Records(..) | Work::Probe(_) => self.opened,
             Work::Decode(_) => self.answered as usize == self.pages.len(),
         };
         let expected = self.pages.len() as u32;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::faults;
+use super::probe::decode_probe;
 use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
 use crate::mef::{
     DecodedBlock, MefError, Roots, Scratch, SegmentReader, Store, open_session_watched, refresh,
@@ -123,6 +124,9 @@ impl Runner {
                 answers.answer(Reply::Records(job.id, page), &[])?;
             }
             Work::Decode(segments) => return self.decode(job, segments, answers),
+            Work::Probe(block) => {
+                answers.answer(Reply::Probed(job.id, decode_probe(block)), &[])?;
+            }
         }
         answers.answer(Reply::Done(job.id), &[])
     }

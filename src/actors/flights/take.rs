@@ -1,7 +1,7 @@
 //! Which of the queued pages the next job gets.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Class, Flights, Gate, Stage};
 use crate::actors::coordinator::Readers;
@@ -38,6 +38,8 @@ pub(crate) struct Taken {
     pub(crate) trying: bool,
     /// The lane of their channels.
     pub(crate) lane: usize,
+    /// How long each has waited, where requests want them.
+    pub(crate) waits: Vec<Duration>,
 }
 
 impl Flights {
@@ -100,6 +102,10 @@ impl Flights {
                 }
             }
             samples += page_samples;
+            if take.class == Class::Request {
+                let wait = now.saturating_duration_since(flight.queued_at);
+                taken.waits.push(wait);
+            }
             taken.lane = lane;
             taken.keys.push(key);
             if let Some(flight) = self.flights.get_mut(&key) {

@@ -52,6 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         shutdown_grace: config.server.shutdown_grace(),
         limits: ConnectionLimits::from(&config),
         counters: ConnectionCounters::default(),
+        ..ServiceOptions::default()
     };
     let engine = Engine::builder().config(config).start()?;
     if let Some(warning) = BUILT_FOR_TESTS {

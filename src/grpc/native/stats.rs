@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::WorkerStatus;
 use crate::engine::Statistics;
 use crate::grpc::proto::native::{CacheStats, GetStatsResponse, WorkerStats};
-use crate::{WorkerState, WorkerStatus};
 
 pub(super) fn answer(figures: &Statistics, uptime: Duration) -> GetStatsResponse {
     let cache = &figures.cache;
@@ -26,17 +26,9 @@ pub(super) fn answer(figures: &Statistics, uptime: Duration) -> GetStatsResponse
 }
 
 fn worker(status: &WorkerStatus) -> WorkerStats {
-    let state = match status.state {
-        WorkerState::Starting => "starting",
-        WorkerState::Ready => "ready",
-        WorkerState::Ending => "ending",
-        WorkerState::Waiting => "waiting",
-        WorkerState::Resting => "resting",
-        WorkerState::Off => "off",
-    };
     WorkerStats {
         pid: status.pid.unwrap_or_default(),
-        state: state.into(),
+        state: status.state.name().into(),
         jobs: status.jobs as u64,
         restarts: status.restarts,
     }

@@ -27,7 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tonic::service::Routes;
 
 pub use limits::ConnectionLimits;
-pub(super) use reply::Room;
+pub(super) use reply::{Room, timeout as given_time};
 pub use statistics::{ConnectionCounters, ConnectionStatistics};
 
 use self::calls::{CallTasks, Calls};

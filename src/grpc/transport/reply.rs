@@ -308,7 +308,7 @@ pub(super) fn past_deadline() -> Status {
 }
 
 /// The time that a client gives a call, by its header `grpc-timeout`.
-pub(super) fn timeout(header: &str) -> Option<Duration> {
+pub(in crate::grpc) fn timeout(header: &str) -> Option<Duration> {
     let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
     // At most 8, as the protocol has it: no unit overflows.
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit())

@@ -304,3 +304,37 @@ fn records_are_compared_with_what_was_asked_for() {
         assert_eq!(told(page), Err(Lie::Records), "{lie}");
     }
 }
+
+#[test]
+fn a_probe_is_believed_when_its_samples_are_right() {
+    let expected = &probe_block().samples;
+    let probe = || {
+        JobCheck::new(Arc::new(Job::new(
+            7,
+            Work::Probe(probe_block().bytes.clone()),
+        )))
+    };
+    let mut check = probe();
+    assert_eq!(
+        check.done(7),
+        Err(Lie::Incomplete {
+            got: 0,
+            expected: 0
+        })
+    );
+    assert_eq!(check.probed(7, expected), Ok(()));
+    assert_eq!(check.done(7), Ok(()));
+    assert_eq!(check.probed(7, expected), Err(Lie::Kind));
+    let mut other = expected.clone();
+    other[3] += 1;
+    for wrong in [&other[..], &expected[1..], &[]] {
+        assert_eq!(probe().probed(7, wrong), Err(Lie::Probe));
+    }
+    let job_8 = Lie::Job {
+        got: 8,
+        expected: 7,
+    };
+    assert_eq!(probe().probed(8, expected), Err(job_8));
+    assert_eq!(JobCheck::new(job()).probed(7, expected), Err(Lie::Kind));
+    assert!(probe().headers(7, &[header(0, &[2])]).is_err());
+}
