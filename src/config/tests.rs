@@ -89,6 +89,9 @@ fn every_key_has_a_variable_of_its_own() {
             Value::Boolean(set) => (!set).to_string(),
             _ => match key.as_str() {
                 "server.listen" => "[::1]:7".into(),
+                "server.unix_socket" => "/run/mef3.sock".into(),
+                "tls.certificate" | "tls.key" | "tls.client_ca" => "/tls/file.pem".into(),
+                "auth.tokens" => "/tokens.toml".into(),
                 "paths.host_root" => "/host_root".into(),
                 "paths.data_roots" => "/data:/more".into(),
                 "legacy.on_damage" => "mask".into(),
@@ -334,6 +337,12 @@ fn bad_variables_name_key_and_variable() {
         ("limits.streams_per_connection", "0"),
         ("live.staleness_ms", "86400000"),
         ("legacy.on_damage", "ignore"),
+        ("server.unix_socket", "mef3.sock"),
+        ("server.insecure", "maybe"),
+        ("tls.certificate", "cert.pem"),
+        ("tls.key", "key.pem"),
+        ("tls.client_ca", "ca.pem"),
+        ("auth.tokens", "tokens.toml"),
         ("paths.host_root", "host_root"),
         ("log.format", "xml"),
         ("log.level", "loud"),
@@ -357,13 +366,13 @@ fn faults_of_a_file_name_key_and_file() {
     for (text, fault) in [
         (
             "[cache]\nsize = 3\n",
-            ": unknown key cache.size, known are cache.idle_ttl_s",
+            ": unknown key cache.size, known are auth.tokens, cache.idle_ttl_s",
         ),
         (
             "[cash]\nsize_mb = 3\n",
-            ": unknown key cash, known are cache, legacy",
+            ": unknown key cash, known are auth, cache, legacy",
         ),
-        ("size_mb = 3\n", ": unknown key size_mb, known are cache"),
+        ("size_mb = 3\n", ": unknown key size_mb, known are auth, cache"),
         (
             "cache = 3\n",
             ": bad value for cache: it is a section, not a value",

@@ -52,6 +52,8 @@ impl Config {
 pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     let Config {
         server,
+        tls,
+        auth,
         cache,
         workers,
         pages,
@@ -206,6 +208,21 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     within("live.passing_s", live.passing_s, 1..=366 * DAY_S)?;
     within("live.staleness_ms", live.staleness_ms, 0..=HOUR_S * 1000)?;
 
+    for (key, path) in [
+        ("server.unix_socket", &server.unix_socket),
+        ("tls.certificate", &tls.certificate),
+        ("tls.key", &tls.key),
+        ("tls.client_ca", &tls.client_ca),
+        ("auth.tokens", &auth.tokens),
+    ] {
+        if !path.as_os_str().is_empty() && !path.is_absolute() {
+            return Err(Objection {
+                key,
+                reason: format!("{} is not an absolute path", path.display()),
+            });
+        }
+    }
+
     // A relative root would depend on where the server was started.
     if paths.host_root().is_some_and(|root| !root.is_absolute()) {
         return Err(Objection {
@@ -240,7 +257,7 @@ fn check_together(config: &Config) -> Result<(), Objection> {
             reason: "only worker processes are confined, and workers.min is 0".into(),
         });
     }
-    Ok(())
+    config.tls.check()
 }
 
 fn within<N: PartialOrd + Display>(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::points::{PointsPlan, PointsStream};
+use super::reader::Reader;
 use super::served::{ServedPlan, ServedStream};
 use super::windows::{Masked, Window, WindowStream};
 use crate::actors::file_manager::Selection;
@@ -242,20 +243,20 @@ impl Engine {
     }
 
     /// Refuses a range of more samples than one may have.
-    pub(crate) fn check_range_size(&self, plan: &RangePlan) -> Result<(), Error> {
+    pub(crate) fn check_range_size(&self, plan: &RangePlan, reader: Reader) -> Result<(), Error> {
         let columns = plan.shape().columns;
-        self.check_matrix(plan.channels().len(), columns, size_of::<f32>())
+        self.check_matrix(plan.channels().len(), columns, size_of::<f32>(), reader)
     }
 
     /// Starts to read a range, in windows of so many columns.
     pub(crate) fn read_range(
         &self,
         plan: RangePlan,
-        reader: u64,
+        reader: Reader,
         columns_per_message: u64,
         on_damage: OnDamage,
     ) -> Result<RangeStream, Error> {
-        self.check_range_size(&plan)?;
+        self.check_range_size(&plan, reader)?;
         let columns = columns_per_message.max(1);
         let reading = Reading {
             engine: self.clone(),
@@ -275,7 +276,7 @@ impl Engine {
 #[derive(Clone)]
 pub(super) struct Reading {
     pub(super) engine: Engine,
-    pub(super) reader: u64,
+    pub(super) reader: Reader,
     pub(super) on_damage: OnDamage,
 }
 
