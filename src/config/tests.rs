@@ -372,7 +372,10 @@ fn faults_of_a_file_name_key_and_file() {
             "[cash]\nsize_mb = 3\n",
             ": unknown key cash, known are auth, cache, legacy",
         ),
-        ("size_mb = 3\n", ": unknown key size_mb, known are auth, cache"),
+        (
+            "size_mb = 3\n",
+            ": unknown key size_mb, known are auth, cache",
+        ),
         (
             "cache = 3\n",
             ": bad value for cache: it is a section, not a value",

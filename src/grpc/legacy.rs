@@ -3,6 +3,7 @@
 
 mod caller;
 mod envelope;
+mod permitted;
 mod reading;
 
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use super::proto::{
 use super::roots::resolve;
 use super::texts;
 use crate::actors::file_manager::{
-    CountSegments, GetActiveChannels, GetServedRate, Leave, ListOpen, PlanSegment, RecordingName,
-    Select, ServedRate, SetActiveChannels, SetSegmentSize, Use,
+    CountSegments, GetActiveChannels, GetServedRate, Leave, PlanSegment, RecordingName, Select,
+    ServedRate, SetActiveChannels, SetSegmentSize, Use,
 };
 use crate::actors::plan::ReadPlan;
 use crate::engine::{Engine, RangePlan, RangeRequest, RangeStream, Reader, Shape, WindowStream};
@@ -44,25 +45,7 @@ impl Legacy {
         Self { engine, options }
     }
 
-    /// A caller's use of a recording by its path for it, if it may use it.
-    async fn by(&self, caller: &Caller, file_path: &str) -> Result<Use, Error> {
-        self.check(caller, file_path).await?;
-        Ok(self.unchecked(caller, file_path))
-    }
-
-    /// Refuses what is not for the caller, whoever has it open.
-    async fn check(&self, caller: &Caller, file_path: &str) -> Result<(), Error> {
-        let Some(token) = &caller.token else {
-            return Ok(());
-        };
-        let outside = |_| Error::OutsideRoots {
-            path: file_path.into(),
-        };
-        let host_root = self.options.host_root.as_deref();
-        let path = resolve(host_root, file_path).map_err(outside)?;
-        token.check(&path, file_path).await
-    }
-
+    /// A caller's use of a recording by its path for it.
     fn unchecked(&self, caller: &Caller, file_path: &str) -> Use {
         Use {
             recording: RecordingName {
@@ -74,24 +57,6 @@ impl Legacy {
             },
             client: caller.client.clone(),
         }
-    }
-
-    /// Asks the file manager about a recording that the caller may use.
-    async fn ask_by<M, T>(
-        &self,
-        caller: &Caller,
-        file_path: &str,
-        question: impl FnOnce(Use) -> M,
-    ) -> Result<T, Error>
-    where
-        M: actix::Message<Result = Result<T, Error>> + Send + 'static,
-        T: Send + 'static,
-        crate::actors::file_manager::FileManager: actix::Handler<M>,
-        actix::Context<crate::actors::file_manager::FileManager>:
-            actix::dev::ToEnvelope<crate::actors::file_manager::FileManager, M>,
-    {
-        let by = self.by(caller, file_path).await?;
-        self.ask(question(by)).await?
     }
 
     /// Asks the file manager.
@@ -204,23 +169,6 @@ impl Legacy {
             // What has just appeared may be what was asked for.
             _ => ask().await,
         }
-    }
-
-    /// The open recordings that the caller may use.
-    async fn list_open(&self, caller: &Caller) -> Result<Vec<String>, Error> {
-        let open = self.ask(ListOpen).await?;
-        if caller.token.is_none() {
-            return Ok(open);
-        }
-        let mut usable = Vec::new();
-        for file_path in open {
-            match self.check(caller, &file_path).await {
-                Ok(()) => usable.push(file_path),
-                Err(Error::OutsideRoots { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(usable)
     }
 
     /// The extrema of blocks.
