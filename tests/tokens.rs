@@ -288,7 +288,6 @@ async fn a_token_has_limits_of_its_own() {
     until_free(&mut client, &session).await;
     let watch = || WatchRecordingRequest {
         recording: session.key(),
-        ..WatchRecordingRequest::default()
     };
     let mut watched = client
         .watch_recording(by("first", watch()))

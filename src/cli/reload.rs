@@ -25,6 +25,12 @@ impl Access {
         let tokens = config.auth.tokens();
         let tokens = tokens.map(|path| Tokens::load(path, &roots, in_clear));
         let tokens = tokens.transpose()?;
+        let is_near = config.server.listen.ip().to_canonical().is_loopback();
+        if tokens.is_some() && tls.is_none() && !in_clear && !is_near {
+            tracing::warn!(
+                "without encryption, calls of other machines are refused: no token is taken from them"
+            );
+        }
         Ok(Self { tls, tokens })
     }
 

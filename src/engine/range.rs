@@ -195,13 +195,13 @@ impl Selection {
 /// A range as a stream of windows of float32.
 pub(crate) enum RangeStream {
     Samples(SamplesStream),
-    Points(PointsStream),
+    Points(Box<PointsStream>),
 }
 
 /// The samples of a range as a stream of windows.
 pub(crate) enum SamplesStream {
     Whole(Box<WindowStream<f32>>),
-    Served(ServedStream),
+    Served(Box<ServedStream>),
 }
 
 impl RangeStream {
@@ -266,7 +266,7 @@ impl Engine {
         Ok(match plan {
             RangePlan::Samples(plan) => RangeStream::Samples(reading.samples(plan, columns)?),
             RangePlan::Points(plan) => {
-                RangeStream::Points(PointsStream::new(reading, plan, columns)?)
+                RangeStream::Points(Box::new(PointsStream::new(reading, plan, columns)?))
             }
         })
     }
@@ -287,7 +287,7 @@ impl Reading {
                 SamplesStream::Whole(Box::new(self.windows(plan, Some(columns))?))
             }
             SamplesPlan::Served(plan) => {
-                SamplesStream::Served(ServedStream::new(self.clone(), plan, columns))
+                SamplesStream::Served(Box::new(ServedStream::new(self.clone(), plan, columns)))
             }
         })
     }

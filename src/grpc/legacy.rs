@@ -25,13 +25,12 @@ use super::proto::{
 use super::roots::resolve;
 use super::texts;
 use crate::actors::file_manager::{
-    CountSegments, GetActiveChannels, GetServedRate, Leave, PlanSegment, RecordingName, Select,
-    ServedRate, SetActiveChannels, SetSegmentSize, Use,
+    CountSegments, GetActiveChannels, GetServedRate, Leave, PlanSegment, Select, ServedRate,
+    SetActiveChannels, SetSegmentSize, Use,
 };
 use crate::actors::plan::ReadPlan;
 use crate::engine::{Engine, RangePlan, RangeRequest, RangeStream, Reader, Shape, WindowStream};
 use crate::error::Error;
-use crate::mef::OpenOptions;
 use crate::worker::page::PagedRecording;
 
 /// The service.
@@ -43,20 +42,6 @@ pub(super) struct Legacy {
 impl Legacy {
     pub(super) fn new(engine: Engine, options: ServiceOptions) -> Self {
         Self { engine, options }
-    }
-
-    /// A caller's use of a recording by its path for it.
-    fn unchecked(&self, caller: &Caller, file_path: &str) -> Use {
-        Use {
-            recording: RecordingName {
-                name: file_path.to_owned(),
-                // This protocol has no passwords.
-                options: OpenOptions {
-                    password: self.options.password.clone(),
-                },
-            },
-            client: caller.client.clone(),
-        }
     }
 
     /// Asks the file manager.

@@ -3,11 +3,26 @@
 
 use super::Legacy;
 use super::caller::Caller;
-use crate::actors::file_manager::{FileManager, ListOpen, Use};
+use crate::actors::file_manager::{FileManager, ListOpen, RecordingName, Use};
 use crate::error::Error;
 use crate::grpc::roots::resolve;
+use crate::mef::OpenOptions;
 
 impl Legacy {
+    /// A caller's use of a recording by its path for it.
+    pub(super) fn unchecked(&self, caller: &Caller, file_path: &str) -> Use {
+        Use {
+            recording: RecordingName {
+                name: file_path.to_owned(),
+                // This protocol has no passwords.
+                options: OpenOptions {
+                    password: self.options.password.clone(),
+                },
+            },
+            client: caller.client.clone(),
+        }
+    }
+
     /// A caller's use of a recording by its path for it, if it may use it.
     pub(super) async fn by(&self, caller: &Caller, file_path: &str) -> Result<Use, Error> {
         self.check(caller, file_path).await?;
