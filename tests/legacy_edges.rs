@@ -13,7 +13,7 @@ use common::wire::Client;
 use mef3_server::grpc::proto::client::LegacyClient;
 use mef3_server::grpc::proto::{FileInfoResponse, OpenFileRequest, SignalChunkRequest};
 use mef3_server::mef::{ChannelOptions, SessionOptions, SessionWriter};
-use tonic::{Code, Request};
+use tonic::Request;
 
 const START: i64 = 1_700_000_000_000_000;
 const SECOND: i64 = 1_000_000;
