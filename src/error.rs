@@ -132,6 +132,12 @@ pub enum Error {
         /// Bytes that one request may have.
         limit_bytes: u64,
     },
+    /// The path is not below the roots that the caller may use.
+    #[error("{path}: outside of the roots of the token")]
+    OutsideRoots {
+        /// The path as the caller has it.
+        path: String,
+    },
     /// A limit of the server would be exceeded.
     #[error("{limit} is limited to {value}")]
     LimitExceeded {

@@ -298,6 +298,7 @@ fn the_variables_of_the_older_servers_are_honoured() {
     let port = free_port();
     let server = Launch::command(["serve"])
         .env("PORT", port.to_string())
+        .env("MEF3_SERVER_SERVER_INSECURE", "true")
         .env("N_PROCESS_WORKERS", "3")
         .env("CACHE_CAPACITY_MULTIPLIER", "10")
         .start();

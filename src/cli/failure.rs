@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use mef3_server::StartError;
 use mef3_server::config::ConfigError;
-use mef3_server::grpc::ServeError;
+use mef3_server::grpc::{ServeError, TlsError, TokenFileError};
 use mef3_server::mef::{MefError, ReadError, Recording, WindowError, WriteError};
 use thiserror::Error;
 
@@ -88,6 +88,15 @@ pub(super) enum Failure {
     /// The system refuses what a server needs.
     #[error("cannot start: {0}")]
     Start(io::Error),
+    /// Connections cannot be encrypted.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The tokens cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The Unix domain socket cannot be listened on.
+    #[error("cannot listen on {}: {error}", path.display())]
+    UnixSocket { path: PathBuf, error: io::Error },
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] StartError),

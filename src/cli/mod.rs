@@ -15,6 +15,7 @@ mod logging;
 mod output;
 mod password;
 mod read;
+mod reload;
 mod serve;
 mod units;
 

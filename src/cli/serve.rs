@@ -10,7 +10,8 @@ use mef3_server::config::{
     Config, ConfigError, Loaded, LogFormat, LogLevel, Origin, process_environment,
 };
 use mef3_server::grpc::{
-    self, CallMetrics, ConnectionCounters, ConnectionLimits, Health, ServiceOptions,
+    self, CallMetrics, ConnectionCounters, ConnectionLimits, Health, Listeners, LocalSocket,
+    ServiceOptions,
 };
 use mef3_server::ops::{self, Admin, AdminOptions};
 use tokio::runtime::Runtime;
@@ -23,6 +24,7 @@ use super::descriptors;
 use super::failure::Failure;
 use super::logging;
 use super::password::PasswordArguments;
+use super::reload::Access;
 
 /// How long the end waits for figures to log, for the engine, and for tasks that were
 /// cut: one second after the grace all is over, whatever hangs.
@@ -43,6 +45,9 @@ pub(super) struct Arguments {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// Let other machines connect without encryption
+    #[arg(long)]
+    insecure: bool,
     /// Worker processes; 0 decodes in the server's own process
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -68,8 +73,9 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   mef3-server serve
-  mef3-server serve --listen 0.0.0.0:50051 --workers 4 --cache-mb 2048
-  PORT=50051 N_PROCESS_WORKERS=4 mef3-server serve";
+  mef3-server serve --listen 127.0.0.1:50051 --workers 4 --cache-mb 2048
+  mef3-server serve --listen 0.0.0.0:50051 --config /etc/mef3-server.toml   # which names a certificate
+  PORT=50051 N_PROCESS_WORKERS=4 mef3-server serve --insecure               # as the Python servers";
 
 impl Arguments {
     /// The settings: file and environment, with the flags over them.
@@ -79,6 +85,7 @@ impl Arguments {
         if let Some(listen) = self.listen {
             config.server.listen = listen;
         }
+        config.server.insecure |= self.insecure;
         if let Some(workers) = self.workers {
             config.workers.min = workers;
         }
@@ -94,7 +101,8 @@ impl Arguments {
         if let Some(level) = self.log_level {
             config.log.level = level;
         }
-        config.validate().map_err(|error| self.at_flag(error))?;
+        let checked = config.validate().and_then(|()| config.check_exposure());
+        checked.map_err(|error| self.at_flag(error))?;
         Ok(loaded)
     }
 
@@ -102,6 +110,7 @@ impl Arguments {
     fn at_flag(&self, mut error: ConfigError) -> ConfigError {
         if let ConfigError::BadValue { key, origin, .. } = &mut error {
             match key.as_str() {
+                "server.listen" if self.listen.is_some() => *origin = Origin::Flag("--listen"),
                 "workers.min" if self.workers.is_some() => *origin = Origin::Flag("--workers"),
                 "cache.size_mb" if self.cache_mb.is_some() => *origin = Origin::Flag("--cache-mb"),
                 "paths.host_root" if self.host_root.is_some() => {
@@ -124,11 +133,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for notice in notices {
         tracing::warn!("{notice}");
     }
+    let access = Access::load(&config)?;
     descriptors::provide(&mut config);
     // Before anything is started: a port in use is the commonest mistake.
     let listener = grpc::listen(config.server.listen)?;
     let address = listener.local_addr().map_err(Failure::Start)?;
     let admin_listener = admin_listener(&config)?;
+    let local = config.server.unix_socket().map(|path| {
+        LocalSocket::bind(path).map_err(|error| Failure::UnixSocket {
+            path: path.into(),
+            error,
+        })
+    });
+    let listeners = Listeners::from(listener).with_local(local.transpose()?);
     let runtime = Runtime::new().map_err(Failure::Start)?;
     let options = ServiceOptions {
         host_root: config.paths.host_root().map(Into::into),
@@ -141,6 +158,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         counters: ConnectionCounters::default(),
         calls: CallMetrics::default(),
         health: Health::from(&config),
+        tls: access.tls.clone(),
+        tokens: access.tokens.clone(),
     };
     if let Some(root) = options.host_root.as_deref().filter(|root| !root.is_dir()) {
         tracing::warn!(host_root = %root.display(), "no such folder: clients will find nothing");
@@ -150,6 +169,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Before the workers: what they leave behind when half started is removed
     // by an end in order only.
     let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
+    let encrypted = access.tls.is_some();
+    access.reload_on_signal(&runtime).map_err(Failure::Start)?;
     let engine = Engine::builder().config(config).start()?;
     // Answers until the end of this function.
     let _admin = match admin_listener {
@@ -169,9 +190,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::error!("{warning}");
     }
     let served = runtime.block_on(async {
-        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(%address, encrypted, version = env!("CARGO_PKG_VERSION"), "listening");
         let (stop, stopped) = oneshot::channel();
-        let serving = grpc::serve(engine.clone(), listener, options, async {
+        let serving = grpc::serve(engine.clone(), listeners, options, async {
             // The other end lives as long as this is waited for.
             let _: Result<(), _> = stopped.await;
         });

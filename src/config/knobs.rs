@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::access::{Auth, Tls};
 use super::roots::DataRoot;
 
 /// Bytes of one MiB.
@@ -20,6 +21,10 @@ const MIB: usize = 1 << 20;
 pub struct Config {
     /// The listener.
     pub server: Server,
+    /// Encryption.
+    pub tls: Tls,
+    /// Who may call.
+    pub auth: Auth,
     /// The cache of decoded pages.
     pub cache: Cache,
     /// The processes that read and decode.
@@ -65,8 +70,12 @@ pub struct Server {
     /// A reply of which no message is taken for so many seconds is given up.
     pub write_stall_limit_s: u64,
     /// Passwords of recordings are taken from other machines over connections that
-    /// anybody can listen to.
+    /// anybody can listen to. So are tokens.
     pub passwords_in_clear: bool,
+    /// Connections of other machines may be without encryption.
+    pub insecure: bool,
+    /// A Unix domain socket beside the port; empty is off.
+    pub unix_socket: PathBuf,
 }
 
 impl Default for Server {
@@ -80,11 +89,18 @@ impl Default for Server {
             keepalive_limit_s: 10,
             write_stall_limit_s: 60,
             passwords_in_clear: false,
+            insecure: false,
+            unix_socket: PathBuf::new(),
         }
     }
 }
 
 impl Server {
+    /// The Unix domain socket, if there is to be one.
+    pub fn unix_socket(&self) -> Option<&Path> {
+        given(&self.unix_socket)
+    }
+
     /// How long a shutdown waits for streams to finish.
     pub fn shutdown_grace(&self) -> Duration {
         Duration::from_secs(self.shutdown_grace_s)
@@ -114,6 +130,11 @@ impl Server {
     pub fn write_stall_limit(&self) -> Duration {
         Duration::from_secs(self.write_stall_limit_s)
     }
+}
+
+/// The path of a setting, unless it is empty.
+pub(super) fn given(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 /// The cache of decoded pages, which all clients share.
@@ -449,7 +470,7 @@ pub struct Paths {
 impl Paths {
     /// The folder below which paths of clients are looked up, if any.
     pub fn host_root(&self) -> Option<&Path> {
-        (!self.host_root.as_os_str().is_empty()).then_some(self.host_root.as_path())
+        given(&self.host_root)
     }
 
     /// The folders below which workers may read; none is everywhere.

@@ -1,5 +1,5 @@
-//! The variables of the older servers, so that a deployment can switch by the
-//! name of its image alone.
+//! The variables of the older servers, so that a deployment can switch by the name of
+//! its image, and `server.insecure` where it listens without encryption.
 
 use std::fmt;
 

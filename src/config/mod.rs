@@ -7,6 +7,7 @@
 //! it: a mistake in a file should not wait for the day a variable is removed.
 //! `config/mef3-server.toml` documents every knob.
 
+mod access;
 mod environment;
 mod error;
 mod file;
@@ -18,6 +19,7 @@ mod validate;
 
 use std::path::Path;
 
+pub use access::{Auth, Tls};
 pub use environment::process_environment;
 pub use error::{ConfigError, Origin};
 pub use knobs::{

@@ -90,6 +90,9 @@ fn every_key_has_a_variable_of_its_own() {
             _ => match key.as_str() {
                 "server.listen" => "[::1]:7".into(),
                 "admin.listen" => "[::1]:8".into(),
+                "server.unix_socket" => "/run/mef3.sock".into(),
+                "tls.certificate" | "tls.key" | "tls.client_ca" => "/tls/file.pem".into(),
+                "auth.tokens" => "/tokens.toml".into(),
                 "paths.host_root" => "/host_root".into(),
                 "paths.data_roots" => "/data:/more".into(),
                 "legacy.on_damage" => "mask".into(),
@@ -342,6 +345,12 @@ fn bad_variables_name_key_and_variable() {
         ("health.probe_limit_s", "0"),
         ("admin.listen", "9464"),
         ("legacy.on_damage", "ignore"),
+        ("server.unix_socket", "mef3.sock"),
+        ("server.insecure", "maybe"),
+        ("tls.certificate", "cert.pem"),
+        ("tls.key", "key.pem"),
+        ("tls.client_ca", "ca.pem"),
+        ("auth.tokens", "tokens.toml"),
         ("paths.host_root", "host_root"),
         ("log.format", "xml"),
         ("log.level", "loud"),
@@ -365,15 +374,15 @@ fn faults_of_a_file_name_key_and_file() {
     for (text, fault) in [
         (
             "[cache]\nsize = 3\n",
-            ": unknown key cache.size, known are admin.listen, cache.idle_ttl_s",
+            ": unknown key cache.size, known are admin.listen, auth.tokens",
         ),
         (
             "[cash]\nsize_mb = 3\n",
-            ": unknown key cash, known are admin, cache, health, legacy",
+            ": unknown key cash, known are admin, auth, cache, health, legacy",
         ),
         (
             "size_mb = 3\n",
-            ": unknown key size_mb, known are admin, cache",
+            ": unknown key size_mb, known are admin, auth, cache",
         ),
         (
             "cache = 3\n",

@@ -52,6 +52,8 @@ impl Config {
 pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     let Config {
         server,
+        tls,
+        auth,
         cache,
         workers,
         pages,
@@ -227,6 +229,20 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
             reason: format!("{error}: {:?}", admin.listen),
         });
     }
+    for (key, path) in [
+        ("server.unix_socket", &server.unix_socket),
+        ("tls.certificate", &tls.certificate),
+        ("tls.key", &tls.key),
+        ("tls.client_ca", &tls.client_ca),
+        ("auth.tokens", &auth.tokens),
+    ] {
+        if !path.as_os_str().is_empty() && !path.is_absolute() {
+            return Err(Objection {
+                key,
+                reason: format!("{} is not an absolute path", path.display()),
+            });
+        }
+    }
 
     // A relative root would depend on where the server was started.
     if paths.host_root().is_some_and(|root| !root.is_absolute()) {
@@ -276,7 +292,7 @@ fn check_together(config: &Config) -> Result<(), Objection> {
             reason: "only worker processes are confined, and workers.min is 0".into(),
         });
     }
-    Ok(())
+    config.tls.check()
 }
 
 fn within<N: PartialOrd + Display>(

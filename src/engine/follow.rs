@@ -53,7 +53,7 @@ impl Follow {
         staleness: Duration,
     ) -> Self {
         let mut follow = Self {
-            lease: engine.inner.permits.lease(0),
+            lease: engine.inner.permits.lease(0u64.into()),
             engine,
             recording: recording.clone(),
             channels,

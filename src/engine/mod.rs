@@ -13,6 +13,7 @@ mod permits;
 mod points;
 mod range;
 mod read_ahead;
+mod reader;
 mod request;
 mod served;
 mod statistics;
@@ -33,6 +34,7 @@ pub(crate) use catalog::Listing;
 pub use follow::Follow;
 pub use permits::Held;
 pub(crate) use range::{RangePlan, RangeRequest, RangeStream, Shape};
+pub(crate) use reader::Reader;
 pub use request::ReadRequest;
 pub use statistics::Statistics;
 pub use windows::{Masked, Missing, MissingReason, ScaleChange, Window, WindowStream};
@@ -274,7 +276,7 @@ impl Engine {
         let plan = request.plan(self.inner.settings.channels_per_read)?;
         let windows = self.read_plan(
             plan,
-            request.reader,
+            request.reader.into(),
             request.columns_per_message,
             request.on_damage,
         )?;
@@ -295,8 +297,9 @@ impl Engine {
         let plan = request.plan(self.inner.settings.channels_per_read)?;
         let columns = message_columns(plan.channels.len(), size_of::<i32>());
         let on_damage = request.on_damage;
-        self.check_size(&plan, size_of::<i32>())?;
-        let pages = self.read_ahead(plan, request.reader, columns, on_damage)?;
+        let reader = request.reader.into();
+        self.check_size(&plan, size_of::<i32>(), reader)?;
+        let pages = self.read_ahead(plan, reader, columns, on_damage)?;
         Ok(BlockStream::new(pages, on_damage))
     }
 
@@ -358,11 +361,11 @@ impl Engine {
     pub(crate) fn read_plan<T: SampleValue>(
         &self,
         plan: ReadPlan,
-        reader: u64,
+        reader: Reader,
         columns_per_message: Option<u64>,
         on_damage: OnDamage,
     ) -> Result<WindowStream<T>, Error> {
-        self.check_size(&plan, size_of::<T>())?;
+        self.check_size(&plan, size_of::<T>(), reader)?;
         self.stream_plan(plan, reader, columns_per_message, on_damage)
     }
 
@@ -370,7 +373,7 @@ impl Engine {
     pub(crate) fn stream_plan<T: SampleValue>(
         &self,
         plan: ReadPlan,
-        reader: u64,
+        reader: Reader,
         columns_per_message: Option<u64>,
         on_damage: OnDamage,
     ) -> Result<WindowStream<T>, Error> {
@@ -382,18 +385,30 @@ impl Engine {
     }
 
     /// Refuses a read of more samples than one may have, each of so many bytes.
-    pub(crate) fn check_size(&self, plan: &ReadPlan, value_bytes: usize) -> Result<(), Error> {
-        self.check_matrix(plan.channels.len(), plan.grid.columns(), value_bytes)
+    pub(crate) fn check_size(
+        &self,
+        plan: &ReadPlan,
+        value_bytes: usize,
+        reader: Reader,
+    ) -> Result<(), Error> {
+        let (rows, columns) = (plan.channels.len(), plan.grid.columns());
+        self.check_matrix(rows, columns, value_bytes, reader)
     }
 
-    fn check_matrix(&self, rows: usize, columns: u64, value_bytes: usize) -> Result<(), Error> {
+    fn check_matrix(
+        &self,
+        rows: usize,
+        columns: u64,
+        value_bytes: usize,
+        reader: Reader,
+    ) -> Result<(), Error> {
         let bytes = columns.saturating_mul(rows as u64);
-        self.check_bytes(bytes.saturating_mul(value_bytes as u64))
+        self.check_bytes(bytes.saturating_mul(value_bytes as u64), reader)
     }
 
     /// Refuses a read of more bytes than one may have.
-    pub(crate) fn check_bytes(&self, bytes: u64) -> Result<(), Error> {
-        let limit_bytes = self.inner.settings.request_bytes;
+    pub(crate) fn check_bytes(&self, bytes: u64, reader: Reader) -> Result<(), Error> {
+        let limit_bytes = reader.request_bytes(self.inner.settings.request_bytes);
         if bytes <= limit_bytes {
             return Ok(());
         }
@@ -403,7 +418,7 @@ impl Engine {
     fn read_ahead(
         &self,
         plan: ReadPlan,
-        reader: u64,
+        reader: Reader,
         columns: u64,
         on_damage: OnDamage,
     ) -> Result<ReadAhead, Error> {
@@ -416,7 +431,7 @@ impl Engine {
         Ok(ReadAhead::new(
             &self.addresses(),
             plan,
-            reader,
+            reader.id,
             columns,
             settings,
             self.inner.permits.lease(reader),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
+use super::reader::Reader;
 use crate::error::Error;
 
 /// Bytes of one permit. A semaphore counts in 32 bits.
@@ -98,10 +99,12 @@ impl Permits {
     }
 
     /// A read of a client begins.
-    pub(super) fn lease(self: &Arc<Self>, client: u64) -> Lease {
+    pub(super) fn lease(self: &Arc<Self>, reader: Reader) -> Lease {
+        let client = reader.client;
+        let client_bytes = reader.client_bytes.unwrap_or(self.client_bytes);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = clients.entry(client).or_insert_with(|| Client {
-            pool: Arc::new(Pool::new(self.client_bytes)),
+            pool: Arc::new(Pool::new(client_bytes)),
             reads: 0,
         });
         entry.reads += 1;
@@ -216,14 +219,14 @@ mod tests {
     #[tokio::test]
     async fn a_client_waits_for_itself_and_not_for_others() {
         let permits = permits();
-        let (mut first, mut second) = (permits.lease(1), permits.lease(1));
+        let (mut first, mut second) = (permits.lease(1u64.into()), permits.lease(1u64.into()));
         first.awaited(2 * KIB).await.unwrap();
         assert!(timeout(SOON, second.awaited(1)).await.is_err());
-        let mut other = permits.lease(2);
+        let mut other = permits.lease(2u64.into());
         other.awaited(2 * KIB).await.unwrap();
         assert_eq!(permits.held().awaited_bytes, 4 * KIB as u64);
         // All is out, until somebody has done with it.
-        let mut third = permits.lease(3);
+        let mut third = permits.lease(3u64.into());
         assert!(timeout(SOON, third.awaited(1)).await.is_err());
         other.end_awaited();
         third.awaited(KIB).await.unwrap();
@@ -234,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_larger_than_all_goes_alone() {
         let permits = permits();
-        let mut large = permits.lease(1);
+        let mut large = permits.lease(1u64.into());
         large.awaited(1 << 40).await.unwrap();
         assert_eq!(permits.held().awaited_bytes, 2 * KIB as u64);
     }
@@ -242,7 +245,9 @@ mod tests {
     #[tokio::test]
     async fn pages_ahead_never_keep_a_waiting_client_waiting() {
         let permits = permits();
-        let mut leases: Vec<Lease> = (0..3).map(|client| permits.lease(client)).collect();
+        let mut leases: Vec<Lease> = (0..3u64)
+            .map(|client| permits.lease(client.into()))
+            .collect();
         for lease in &mut leases[..2] {
             assert!(lease.try_ahead(2 * KIB));
             assert!(!lease.try_ahead(1), "a client has its limit");
@@ -258,11 +263,11 @@ mod tests {
     async fn everything_comes_back() {
         let permits = permits();
         let before = permits.held();
-        let mut lease = permits.lease(1);
+        let mut lease = permits.lease(1u64.into());
         lease.awaited(KIB).await.unwrap();
         assert!(lease.try_ahead(KIB));
         {
-            let mut cancelled = permits.lease(1);
+            let mut cancelled = permits.lease(1u64.into());
             assert!(timeout(SOON, cancelled.awaited(4 * KIB)).await.is_err());
         }
         drop(lease);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::points::{PointsPlan, PointsStream};
+use super::reader::Reader;
 use super::served::{ServedPlan, ServedStream};
 use super::windows::{Masked, Window, WindowStream};
 use crate::actors::file_manager::Selection;
@@ -194,13 +195,13 @@ impl Selection {
 /// A range as a stream of windows of float32.
 pub(crate) enum RangeStream {
     Samples(SamplesStream),
-    Points(PointsStream),
+    Points(Box<PointsStream>),
 }
 
 /// The samples of a range as a stream of windows.
 pub(crate) enum SamplesStream {
     Whole(Box<WindowStream<f32>>),
-    Served(ServedStream),
+    Served(Box<ServedStream>),
 }
 
 impl RangeStream {
@@ -242,20 +243,20 @@ impl Engine {
     }
 
     /// Refuses a range of more samples than one may have.
-    pub(crate) fn check_range_size(&self, plan: &RangePlan) -> Result<(), Error> {
+    pub(crate) fn check_range_size(&self, plan: &RangePlan, reader: Reader) -> Result<(), Error> {
         let columns = plan.shape().columns;
-        self.check_matrix(plan.channels().len(), columns, size_of::<f32>())
+        self.check_matrix(plan.channels().len(), columns, size_of::<f32>(), reader)
     }
 
     /// Starts to read a range, in windows of so many columns.
     pub(crate) fn read_range(
         &self,
         plan: RangePlan,
-        reader: u64,
+        reader: Reader,
         columns_per_message: u64,
         on_damage: OnDamage,
     ) -> Result<RangeStream, Error> {
-        self.check_range_size(&plan)?;
+        self.check_range_size(&plan, reader)?;
         let columns = columns_per_message.max(1);
         let reading = Reading {
             engine: self.clone(),
@@ -265,7 +266,7 @@ impl Engine {
         Ok(match plan {
             RangePlan::Samples(plan) => RangeStream::Samples(reading.samples(plan, columns)?),
             RangePlan::Points(plan) => {
-                RangeStream::Points(PointsStream::new(reading, plan, columns)?)
+                RangeStream::Points(Box::new(PointsStream::new(reading, plan, columns)?))
             }
         })
     }
@@ -275,7 +276,7 @@ impl Engine {
 #[derive(Clone)]
 pub(super) struct Reading {
     pub(super) engine: Engine,
-    pub(super) reader: u64,
+    pub(super) reader: Reader,
     pub(super) on_damage: OnDamage,
 }
 
@@ -286,7 +287,7 @@ impl Reading {
                 SamplesStream::Whole(Box::new(self.windows(plan, Some(columns))?))
             }
             SamplesPlan::Served(plan) => {
-                SamplesStream::Served(ServedStream::new(self.clone(), plan, columns))
+                SamplesStream::Served(Box::new(ServedStream::new(self.clone(), plan, columns)))
             }
         })
     }

@@ -358,7 +358,7 @@ impl ServedStream {
                 continue;
             };
             let plan = self.plan.read(&level.channels, grid, Pattern::Windows);
-            let reader = self.reading.reader;
+            let reader = self.reading.reader.id;
             let prefetcher = &self.reading.engine.addresses().prefetcher;
             // A prefetcher without room has better things to do.
             let _ = prefetcher.try_send(Observed { reader, plan });

@@ -3,6 +3,7 @@
 
 mod caller;
 mod envelope;
+mod permitted;
 mod reading;
 
 use std::sync::Arc;
@@ -24,13 +25,12 @@ use super::proto::{
 use super::roots::resolve;
 use super::texts;
 use crate::actors::file_manager::{
-    CountSegments, GetActiveChannels, GetServedRate, Leave, ListOpen, PlanSegment, RecordingName,
-    Select, ServedRate, SetActiveChannels, SetSegmentSize, Use,
+    CountSegments, GetActiveChannels, GetServedRate, Leave, PlanSegment, Select, ServedRate,
+    SetActiveChannels, SetSegmentSize, Use,
 };
 use crate::actors::plan::ReadPlan;
-use crate::engine::{Engine, RangePlan, RangeRequest, RangeStream, Shape, WindowStream};
+use crate::engine::{Engine, RangePlan, RangeRequest, RangeStream, Reader, Shape, WindowStream};
 use crate::error::Error;
-use crate::mef::OpenOptions;
 use crate::worker::page::PagedRecording;
 
 /// The service.
@@ -42,20 +42,6 @@ pub(super) struct Legacy {
 impl Legacy {
     pub(super) fn new(engine: Engine, options: ServiceOptions) -> Self {
         Self { engine, options }
-    }
-
-    /// A caller's use of a recording by its path for it.
-    fn by(&self, caller: &Caller, file_path: &str) -> Use {
-        Use {
-            recording: RecordingName {
-                name: file_path.to_owned(),
-                // This protocol has no passwords.
-                options: OpenOptions {
-                    password: self.options.password.clone(),
-                },
-            },
-            client: caller.client.clone(),
-        }
     }
 
     /// Asks the file manager.
@@ -77,7 +63,7 @@ impl Legacy {
         request: &SignalChunkRequest,
         caller: &Caller,
     ) -> Result<Reading<WindowStream<f64>>, Error> {
-        let by = self.by(caller, &request.file_path);
+        let by = self.by(caller, &request.file_path).await?;
         let ask = || {
             let question = PlanSegment {
                 by: by.clone(),
@@ -85,7 +71,7 @@ impl Legacy {
             };
             async move { self.ask(question).await? }
         };
-        let plan: ReadPlan = self.plan(by.clone(), ask).await?;
+        let plan: ReadPlan = self.plan(by.clone(), caller.reader, ask).await?;
         let shape = Shape::of(&plan);
         let columns = message_columns::<f64>(plan.channels.len(), &shape, caller);
         let channel_names = plan.rows().map(|channel| channel.name.clone()).collect();
@@ -114,7 +100,7 @@ impl Legacy {
         };
         // Before the recording, as in the existing servers.
         range.check_points()?;
-        let by = self.by(caller, &request.file_path);
+        let by = self.by(caller, &request.file_path).await?;
         let ask = || {
             let question = Select {
                 by: by.clone(),
@@ -125,7 +111,7 @@ impl Legacy {
                 self.engine.plan_range(selection, range)
             }
         };
-        let plan: RangePlan = self.plan(by.clone(), ask).await?;
+        let plan: RangePlan = self.plan(by.clone(), caller.reader, ask).await?;
         let shape = plan.shape();
         let columns = message_columns::<f32>(plan.channels().len(), &shape, caller);
         let channel_names = plan.rows().map(|channel| channel.name.clone()).collect();
@@ -144,12 +130,17 @@ impl Legacy {
     /// Plans a read by what is known of the recording, and once more where a look at
     /// its files finds news. What is beyond a limit is refused without that look, which
     /// waits for a worker.
-    async fn plan<P: Plan, F>(&self, by: Use, ask: impl Fn() -> F) -> Result<P, Error>
+    async fn plan<P: Plan, F>(
+        &self,
+        by: Use,
+        reader: Reader,
+        ask: impl Fn() -> F,
+    ) -> Result<P, Error>
     where
         F: Future<Output = Result<P, Error>>,
     {
         let known = ask().await.and_then(|plan| {
-            plan.check_size(&self.engine)?;
+            plan.check_size(&self.engine, reader)?;
             Ok(plan)
         });
         if let Err(error @ (Error::RequestTooLarge { .. } | Error::LimitExceeded { .. })) = known {
@@ -167,7 +158,7 @@ impl Legacy {
 
     /// The extrema of blocks.
     async fn envelope(&self, request: EnvelopeRequest, caller: &Caller) -> Result<Envelope, Error> {
-        let by = self.by(caller, &request.file_path);
+        let by = self.by(caller, &request.file_path).await?;
         self.engine.find(by.clone()).await?;
         let question = Select {
             by,
@@ -189,7 +180,7 @@ trait Plan {
     fn recording(&self) -> &Arc<PagedRecording>;
 
     /// Refuses it where it is larger than a read may be.
-    fn check_size(&self, engine: &Engine) -> Result<(), Error>;
+    fn check_size(&self, engine: &Engine, reader: Reader) -> Result<(), Error>;
 }
 
 impl Plan for ReadPlan {
@@ -197,8 +188,8 @@ impl Plan for ReadPlan {
         &self.recording
     }
 
-    fn check_size(&self, engine: &Engine) -> Result<(), Error> {
-        engine.check_size(self, size_of::<f64>())
+    fn check_size(&self, engine: &Engine, reader: Reader) -> Result<(), Error> {
+        engine.check_size(self, size_of::<f64>(), reader)
     }
 }
 
@@ -207,8 +198,8 @@ impl Plan for RangePlan {
         self.recording()
     }
 
-    fn check_size(&self, engine: &Engine) -> Result<(), Error> {
-        engine.check_range_size(self)
+    fn check_size(&self, engine: &Engine, reader: Reader) -> Result<(), Error> {
+        engine.check_range_size(self, reader)
     }
 }
 
@@ -289,7 +280,10 @@ impl LegacyService for Legacy {
             Ok(session) => session,
             Err(reason) => return Ok(not_opened(path, reason)),
         };
-        let by = self.by(&caller, &path);
+        if let Err(refused) = self.check(&caller, &path).await {
+            return Ok(not_opened(path, refused.to_string()));
+        }
+        let by = self.unchecked(&caller, &path);
         let opened = self.engine.open_as(by, session.clone(), served_rate);
         match opened.await {
             Ok(opened) => {
@@ -312,7 +306,10 @@ impl LegacyService for Legacy {
     ) -> Result<Response<FileInfoResponse>, Status> {
         let caller = Caller::of(&request);
         let file_path = request.into_inner().file_path;
-        let left = self.ask(Leave(self.by(&caller, &file_path))).await;
+        let left = match self.by(&caller, &file_path).await {
+            Ok(by) => self.ask(Leave(by)).await,
+            Err(refused) => Err(refused),
+        };
         let (file_opened, error) = match left {
             Ok(is_open) => (is_open, String::new()),
             Err(error) => (false, error.to_string()),
@@ -331,7 +328,10 @@ impl LegacyService for Legacy {
     ) -> Result<Response<FileInfoResponse>, Status> {
         let caller = Caller::of(&request);
         let file_path = request.into_inner().file_path;
-        let by = self.by(&caller, &file_path);
+        let by = match self.by(&caller, &file_path).await {
+            Ok(by) => by,
+            Err(refused) => return Ok(not_opened(file_path, refused.to_string())),
+        };
         let found = self.engine.find(by.clone()).await;
         let served_rate = self.ask(GetServedRate(by)).await;
         let info = match found.and_then(|recording| Ok((recording, served_rate?))) {
@@ -347,9 +347,9 @@ impl LegacyService for Legacy {
 
     async fn list_open_files(
         &self,
-        _: Request<ListOpenFilesRequest>,
+        request: Request<ListOpenFilesRequest>,
     ) -> Result<Response<ListOpenFilesResponse>, Status> {
-        let (file_paths, error) = match self.ask(ListOpen).await {
+        let (file_paths, error) = match self.list_open(&Caller::of(&request)).await {
             Ok(file_paths) => (file_paths, String::new()),
             Err(error) => (Vec::new(), error.to_string()),
         };
@@ -365,12 +365,12 @@ impl LegacyService for Legacy {
     ) -> Result<Response<SetSignalSegmentResponse>, Status> {
         let caller = Caller::of(&request);
         let SetSignalSegmentRequest { file_path, seconds } = request.into_inner();
-        let question = SetSegmentSize {
-            by: self.by(&caller, &file_path),
+        let question = |by| SetSegmentSize {
+            by,
             seconds,
-            reader: caller.reader,
+            reader: caller.reader.id,
         };
-        let (segments, error) = match self.ask(question).await.flatten() {
+        let (segments, error) = match self.ask_by(&caller, &file_path, question).await {
             Ok(segments) => (segments, String::new()),
             Err(error) => (0, texts::segment_size_error(&error)),
         };
@@ -387,8 +387,8 @@ impl LegacyService for Legacy {
     ) -> Result<Response<GetNumberOfSegmentsResponse>, Status> {
         let caller = Caller::of(&request);
         let file_path = request.into_inner().file_path;
-        let counted = self.ask(CountSegments(self.by(&caller, &file_path))).await;
-        let (segments, error) = match counted.flatten() {
+        let counted = self.ask_by(&caller, &file_path, CountSegments).await;
+        let (segments, error) = match counted {
             Ok(segments) => (segments, String::new()),
             // Not open and no size set are told apart by nobody here.
             Err(Error::NotOpen(_)) => (0, String::new()),
@@ -425,11 +425,11 @@ impl LegacyService for Legacy {
             file_path,
             channel_names,
         } = request.into_inner();
-        let question = SetActiveChannels {
-            by: self.by(&caller, &file_path),
+        let question = |by| SetActiveChannels {
+            by,
             names: channel_names,
         };
-        let (active_channels, error) = match self.ask(question).await.flatten() {
+        let (active_channels, error) = match self.ask_by(&caller, &file_path, question).await {
             Ok(outcome) => {
                 let text = texts::unknown_active(&outcome.unknown, outcome.changed);
                 (outcome.active, text)
@@ -449,9 +449,8 @@ impl LegacyService for Legacy {
     ) -> Result<Response<GetActiveChannelsResponse>, Status> {
         let caller = Caller::of(&request);
         let file_path = request.into_inner().file_path;
-        let question = GetActiveChannels(self.by(&caller, &file_path));
-        let answer = self.ask(question).await;
-        let (active_channels, error) = match answer.flatten() {
+        let answer = self.ask_by(&caller, &file_path, GetActiveChannels).await;
+        let (active_channels, error) = match answer {
             Ok(active) => (active, String::new()),
             Err(error) => (Vec::new(), error.to_string()),
         };

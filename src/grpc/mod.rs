@@ -1,5 +1,6 @@
 //! The gRPC services over an [`Engine`].
 
+mod access;
 mod health;
 mod legacy;
 mod metrics;
@@ -20,14 +21,18 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
+pub use self::access::local::LocalSocket;
+pub use self::access::tls::{Tls, TlsError};
+pub use self::access::tokens::{TokenFileError, Tokens};
 pub use self::health::{Health, LIVENESS, READINESS, Readiness};
 pub use self::metrics::CallMetrics;
-pub use self::transport::{ConnectionCounters, ConnectionLimits, ConnectionStatistics};
+pub use self::transport::{ConnectionCounters, ConnectionLimits, ConnectionStatistics, Listeners};
 
 use self::legacy::Legacy;
 use self::native::Native;
 use self::proto::native::server::RecordingServiceServer;
 use self::proto::server::LegacyServer;
+use self::transport::Serving;
 use crate::config::{DataRoot, OnDamage};
 use crate::engine::Engine;
 use crate::mef::Password;
@@ -56,6 +61,10 @@ pub struct ServiceOptions {
     pub calls: CallMetrics,
     /// What is known of the server's health.
     pub health: Health,
+    /// What encrypts the connections to the port, if they are to be.
+    pub tls: Option<Tls>,
+    /// The tokens that calls need one of, if they do.
+    pub tokens: Option<Tokens>,
 }
 
 /// Why serving ended before it was asked to.
@@ -85,8 +94,8 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     listener.map_err(|error| ServeError::Listen { address, error })
 }
 
-/// Serves an engine on a listener until `shutdown` is ready; then closes the
-/// listener, takes nothing new on the connections that there are, and gives running
+/// Serves an engine on a port, or more [`Listeners`], until `shutdown` is ready; then
+/// closes the listeners, takes nothing new on the connections that there are, and gives running
 /// calls the grace of the options. What is not done by then is cut.
 ///
 /// Needs a tokio runtime, with its timer and its sockets. The engine is not shut
@@ -96,18 +105,25 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// [`ServeError::Listen`] where the listener cannot be used.
 pub async fn serve(
     engine: Engine,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     options: ServiceOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let address = listener.local_addr();
-    let listener = tokio::net::TcpListener::from_std(listener);
-    let listener = listener.map_err(|error| ServeError::Listen {
+    let listeners = listeners.into();
+    let address = listeners.port().local_addr();
+    let listeners = listeners.start().map_err(|error| ServeError::Listen {
         address: address.unwrap_or_else(|_| ([0, 0, 0, 0], 0).into()),
         error,
     })?;
-    let (limits, counters) = (options.limits, options.counters.clone());
-    let (calls, health) = (options.calls.clone(), options.health.clone());
+    let ServiceOptions {
+        limits,
+        counters,
+        calls,
+        health,
+        tls,
+        tokens,
+        ..
+    } = options.clone();
     let grace = options.shutdown_grace;
     let native = Native::new(engine.clone(), options.clone());
     let native =
@@ -131,7 +147,13 @@ pub async fn serve(
         shutdown.await;
         health.drain();
     };
-    let routes = routes.routes();
-    transport::serve(listener, routes, limits, counters, grace, shutdown).await;
+    let serving = Serving {
+        routes: routes.routes(),
+        limits,
+        counters,
+        tls,
+        tokens,
+    };
+    transport::serve(listeners, serving, grace, shutdown).await;
     Ok(())
 }

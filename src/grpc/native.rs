@@ -8,7 +8,7 @@ mod pages;
 mod reduced;
 mod signal;
 mod stats;
-mod status;
+pub(super) mod status;
 mod watch;
 
 use std::path::Path;
@@ -22,7 +22,8 @@ use self::pages::{Page, fingerprint};
 use self::signal::{Replies, Signal};
 use self::status::{Refusal, status};
 use super::ServiceOptions;
-use super::peer::reader_of;
+use super::access::tokens::Token;
+use super::peer::{is_private, reader_of, token_of};
 use super::proto::native::server::RecordingService;
 use super::proto::native::{
     FollowRequest, FollowResponse, GetRecordingRequest, GetRecordingResponse, GetStatsRequest,
@@ -34,7 +35,7 @@ use super::proto::native::{
 use super::roots::resolve;
 use crate::actors::file_manager::{Client, RecordingName, Use};
 use crate::actors::plan::channel_positions;
-use crate::engine::{Engine, Recording};
+use crate::engine::{Engine, Reader, Recording};
 use crate::error::Error;
 use crate::mef::{OpenOptions, Password};
 
@@ -70,13 +71,17 @@ impl Native {
         self.open_at(caller, path.to_owned(), &session).await
     }
 
-    /// Opens the recording that is at a path of this machine.
+    /// Opens the recording that is at a path of this machine, if the caller's token is
+    /// for it.
     async fn open_at(
         &self,
         caller: &Caller,
         name: String,
         session: &Path,
     ) -> Result<Recording, Status> {
+        if let Some(token) = &caller.token {
+            token.check(session, &name).await.map_err(refused)?;
+        }
         let password = caller.password.clone();
         let by = Use {
             recording: RecordingName {
@@ -98,15 +103,13 @@ impl Native {
     /// Who calls.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let password = password(request.metadata())?;
-        let is_near = request
-            .remote_addr()
-            .is_none_or(|peer| peer.ip().is_loopback());
-        if password.is_some() && !is_near && !self.options.passwords_in_clear {
+        if password.is_some() && !is_private(request) && !self.options.passwords_in_clear {
             let text = "a password came over a connection that anybody can listen to";
             return Err(Refusal::field(PASSWORD, "PASSWORD_IN_CLEAR", text).into());
         }
         Ok(Caller {
             reader: reader_of(request),
+            token: token_of(request).cloned(),
             password,
         })
     }
@@ -114,7 +117,8 @@ impl Native {
 
 /// Who calls, and what opens protected recordings for the call.
 struct Caller {
-    reader: u64,
+    reader: Reader,
+    token: Option<Arc<Token>>,
     password: Option<Password>,
 }
 
@@ -162,6 +166,7 @@ impl RecordingService for Native {
             opened.paged(),
             page,
             &self.engine,
+            caller.reader,
             self.options.limits.request_message,
         );
         Ok(Response::new(answer))
@@ -250,7 +255,9 @@ impl RecordingService for Native {
         let opened = self.open(&caller, &request.recording).await?;
         let most = self.engine.settings().channels_per_read;
         let signal = Signal::new(opened.paged(), &request, most)?;
-        self.engine.check_bytes(signal.bytes()).map_err(refused)?;
+        self.engine
+            .check_bytes(signal.bytes(), caller.reader)
+            .map_err(refused)?;
         let messages = signal.into_messages(&self.engine, caller.reader)?;
         Ok(Response::new(messages))
     }

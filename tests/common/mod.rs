@@ -1,5 +1,7 @@
 //! What the integration tests share.
 
+#[allow(dead_code, reason = "not every test program encrypts")]
+pub mod certificates;
 #[allow(dead_code, reason = "not every test program makes trouble")]
 pub mod chaos;
 #[allow(dead_code, reason = "not every test program reads the corpus")]

@@ -36,13 +36,16 @@ pub(super) struct Arguments {
 
 /// Takes the tour.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut config = Config::default();
+    config.server.listen = arguments.listen;
+    // It serves whatever this machine has, as any server.
+    config.check_exposure()?;
     let listener = grpc::listen(arguments.listen)?;
     let address = listener.local_addr().map_err(Failure::Start)?;
     let runtime = Runtime::new().map_err(Failure::Start)?;
     // From here on a signal ends the demo in order, and its files with it.
     let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
     let recording = DemoRecording::make()?;
-    let config = Config::default();
     let options = ServiceOptions {
         host_root: None,
         data_roots: Vec::new(),
@@ -52,6 +55,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         shutdown_grace: config.server.shutdown_grace(),
         limits: ConnectionLimits::from(&config),
         counters: ConnectionCounters::default(),
+        tls: None,
+        tokens: None,
         ..ServiceOptions::default()
     };
     let engine = Engine::builder().config(config).start()?;

@@ -1,10 +1,14 @@
 //! Who calls.
 
+use std::sync::Arc;
+
 use tonic::Request;
 
 use super::reading::MESSAGE_BYTES;
 use crate::actors::file_manager::{Client, ClientId};
-use crate::grpc::peer::reader_of;
+use crate::engine::Reader;
+use crate::grpc::access::tokens::Token;
+use crate::grpc::peer::{reader_of, token_of};
 use crate::grpc::transport::Room;
 
 /// Header by which a client of mef3io-server 3.1 names itself.
@@ -16,7 +20,9 @@ pub(super) struct Caller {
     /// By the name that it gives itself, if that is one.
     pub(super) client: Client,
     /// Tells readers apart.
-    pub(super) reader: u64,
+    pub(super) reader: Reader,
+    /// What it may open, where that is not everything.
+    pub(super) token: Option<Arc<Token>>,
     room: Option<Room>,
 }
 
@@ -25,12 +31,15 @@ impl Caller {
         // The first of several counts.
         let id = request.metadata().get(CLIENT_ID);
         let id = id.and_then(|id| id.to_str().ok());
+        let token = token_of(request);
+        let name = id.filter(|id| is_name(id)).map(|id| match token {
+            Some(token) => ClientId::new(&token.name_of(id)),
+            None => ClientId::new(id),
+        });
         Self {
-            client: match id.filter(|id| is_name(id)) {
-                Some(id) => Client::Named(ClientId::new(id)),
-                None => Client::Shared,
-            },
+            client: name.map_or(Client::Shared, Client::Named),
             reader: reader_of(request),
+            token: token.cloned(),
             room: request.extensions().get().cloned(),
         }
     }

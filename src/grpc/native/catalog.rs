@@ -13,6 +13,7 @@ use super::status::Refusal;
 use super::{Caller, Native, refused};
 use crate::config::DataRoot;
 use crate::engine::Listing;
+use crate::error::Error;
 use crate::grpc::proto::native::{
     ListRecordingsRequest, ListRecordingsResponse, RecordingEntry, TimeSpan,
 };
@@ -78,6 +79,13 @@ impl Native {
                 break;
             }
             let mut entry = entry(root, &session);
+            if let Some(token) = &caller.token {
+                let path = root.path().join(&session.path);
+                match token.check(&path, &entry.id).await {
+                    Err(Error::OutsideRoots { .. }) => continue,
+                    checked => checked.map_err(refused)?,
+                }
+            }
             if let Some(wanted) = request.span {
                 let path = root.path().join(&session.path);
                 match self.span_of(caller, &path).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::pages::{Entries, MOST_ENTRIES, Page, Place};
 use super::status::Refusal;
 use crate::actors::plan::distinct_rates;
-use crate::engine::Engine;
+use crate::engine::{Engine, Reader};
 use crate::grpc::proto::native::{
     Access, Channel, Gap, GetRecordingResponse, Limits, ListGapsResponse, ListSegmentsResponse,
     RateGroup, Revision, Segment, Subject, TimeSpan,
@@ -42,6 +42,7 @@ pub(super) fn recording(
     paged: &PagedRecording,
     page: Page,
     engine: &Engine,
+    reader: Reader,
     request_message_bytes: usize,
 ) -> GetRecordingResponse {
     let recording = &paged.recording;
@@ -74,7 +75,7 @@ pub(super) fn recording(
         subject: recording.subject.as_ref().map(subject),
         recommended_span_us: recommended_span(recording),
         limits: Some(Limits {
-            request_bytes: limits.request_bytes,
+            request_bytes: reader.request_bytes(limits.request_bytes),
             channels_per_request: limits.channels_per_read as u64,
             request_message_bytes: request_message_bytes as u64,
             page_entries: MOST_ENTRIES,

@@ -9,7 +9,7 @@ use super::signal::{Replies, masked, on_damage};
 use super::status::{Refusal, status};
 use crate::actors::file_manager::Selection;
 use crate::actors::plan::channel_positions;
-use crate::engine::{Engine, RangeRequest, RangeStream, Recording, Window};
+use crate::engine::{Engine, RangeRequest, RangeStream, Reader, Recording, Window};
 use crate::error::Error;
 use crate::grpc::proto::native::{DamageInfo, ReadReducedRequest, ReadReducedResponse, Revision};
 use crate::grpc::samples::sample_bytes;
@@ -40,7 +40,7 @@ pub(super) fn messages(
     opened: &Recording,
     request: &ReadReducedRequest,
     range: RangeRequest,
-    reader: u64,
+    reader: Reader,
 ) -> Result<Replies<ReadReducedResponse>, Status> {
     let refused = |error: Error| status(&error);
     let paged = opened.paged();

@@ -13,7 +13,7 @@ use super::cursor::{Cursor, Place};
 use super::status::{Refusal, damaged_block, status};
 use crate::actors::plan::{Pattern, ReadPlan, channel_positions, no_channel};
 use crate::config::OnDamage;
-use crate::engine::{Engine, Masked, MissingReason, Window, WindowStream};
+use crate::engine::{Engine, Masked, MissingReason, Reader, Window, WindowStream};
 use crate::error::Error;
 use crate::grpc::proto::native::read_signal_request::Window as Wanted;
 use crate::grpc::proto::native::{
@@ -130,7 +130,7 @@ impl Signal {
     pub(super) fn into_messages(
         self,
         engine: &Engine,
-        reader: u64,
+        reader: Reader,
     ) -> Result<Replies<ReadSignalResponse>, Status> {
         match self.form {
             SampleForm::Counts => self.messages_of::<i32>(engine, reader),
@@ -144,7 +144,7 @@ impl Signal {
     fn messages_of<T: SampleValue>(
         self,
         engine: &Engine,
-        reader: u64,
+        reader: Reader,
     ) -> Result<Replies<ReadSignalResponse>, Status> {
         let header = self.header();
         let groups = self.groups.iter().zip(self.place.columns());

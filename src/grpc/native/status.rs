@@ -22,7 +22,7 @@ const STORAGE_RETRY: Duration = Duration::from_secs(60);
 
 /// A status in the making.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(in crate::grpc) struct Refusal {
     code: Code,
     message: String,
     reason: &'static str,
@@ -31,7 +31,11 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::grpc) fn new(
+        code: Code,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             code,
             message: message.into(),
@@ -183,6 +187,7 @@ fn refusal(error: &Error) -> Refusal {
             new(Code::ResourceExhausted, "REQUEST_TOO_LARGE")
                 .limit("limits.request_mb", limit_bytes >> 20)
         }
+        Error::OutsideRoots { .. } => new(Code::PermissionDenied, "OUTSIDE_ROOTS").at("recording"),
         Error::LimitExceeded { limit, value } => {
             new(Code::ResourceExhausted, "LIMIT_EXCEEDED").limit(limit, *value)
         }

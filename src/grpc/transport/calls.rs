@@ -20,6 +20,8 @@ use tonic::{Code, Status};
 use super::connection::Connection;
 use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
 use super::statistics::count;
+use super::wire::Peer;
+use crate::grpc::access::tokens::{Token, TokenPlace};
 
 /// How long a client that was refused should wait, in milliseconds.
 const PUSHBACK_MS: &str = "1000";
@@ -76,18 +78,33 @@ impl Calls {
         let Some(place) = shared.stream_place(connection.peer) else {
             return too_many_calls(shared.limits.streams).into_http();
         };
+        let token = match connection.token_of(&request) {
+            Ok(token) => token,
+            Err(refusal) => {
+                shared.note_stranger(connection.peer, &refusal);
+                return refusal.into_http();
+            }
+        };
         let header = request.headers().get("grpc-timeout");
         let given = header.and_then(|header| timeout(header.to_str().ok()?));
         let deadline = given.and_then(|given| Instant::now().checked_add(given));
         let task = TASK.try_with(Task::clone).unwrap_or_default();
-        let reply = Reply::begin(connection, task, deadline, place);
+        let (token, token_place) = token.unzip();
+        let reply = Reply::begin(connection, task, deadline, (place, token_place));
 
         let limit = shared.limits.request;
         let mut request = request.map(|body| tonic::body::Body::new(RequestBody::new(body, limit)));
-        // Where tonic looks for the client's address.
-        request.extensions_mut().insert(TcpConnectInfo {
-            local_addr: None,
-            remote_addr: Some(connection.peer),
+        if let Peer::Network(address) = connection.peer {
+            // Where tonic looks for the client's address.
+            request.extensions_mut().insert(TcpConnectInfo {
+                local_addr: None,
+                remote_addr: Some(address),
+            });
+        }
+        request.extensions_mut().insert(Via {
+            peer: connection.peer,
+            is_private: connection.is_private,
+            token,
         });
         request.extensions_mut().insert(Room(Arc::clone(&reply)));
         let answer = self.routes.call(request);
@@ -103,6 +120,33 @@ impl Calls {
             }
         }
     }
+}
+
+impl Connection {
+    /// The token of a call, and a place among its calls: nothing where calls need none.
+    fn token_of<B>(
+        &self,
+        request: &Request<B>,
+    ) -> Result<Option<(Arc<Token>, TokenPlace)>, Status> {
+        let Some(tokens) = &self.shared.tokens else {
+            return Ok(None);
+        };
+        let path = request.uri().path();
+        let Some(token) = tokens.of_call(path, request.headers(), self.is_private)? else {
+            return Ok(None);
+        };
+        let place = token.call_place()?;
+        Ok(Some((token, place)))
+    }
+}
+
+/// How a call came, and with what: an extension of its request.
+#[derive(Clone, Debug)]
+pub(in crate::grpc) struct Via {
+    pub(in crate::grpc) peer: Peer,
+    /// Whether nobody can have listened.
+    pub(in crate::grpc) is_private: bool,
+    pub(in crate::grpc) token: Option<Arc<Token>>,
 }
 
 fn too_many_calls(limit: usize) -> Status {

@@ -1,22 +1,16 @@
 //! One connection of a client, and the looks at how it does.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::limits::ConnectionLimits;
 use super::locked;
 use super::reply::Reply;
 use super::shared::Shared;
 use super::statistics::{Place, count};
+use super::wire::Peer;
 
 /// Bytes that every HTTP/2 client sends first.
 const PREFACE_BYTES: usize = 24;
@@ -45,7 +39,9 @@ impl Cut {
 
 /// What is known of a connection, by its socket, its calls and whoever looks at it.
 pub(super) struct Connection {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
+    /// Whether nobody can listen to it: it is encrypted, or stays on this machine.
+    pub(super) is_private: bool,
     pub(super) shared: Arc<Shared>,
     begun: Instant,
     /// Bytes received, counted until the client has begun to speak.
@@ -63,9 +59,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, shared: Arc<Shared>, place: Place) -> Self {
+    pub(super) fn new(peer: Peer, is_encrypted: bool, shared: Arc<Shared>, place: Place) -> Self {
         Self {
             peer,
+            is_private: is_encrypted || peer.is_near(),
             shared,
             begun: Instant::now(),
             greeting: AtomicUsize::new(0),
@@ -80,6 +77,29 @@ impl Connection {
     /// Whether the client has begun to speak HTTP/2, as far as its length says.
     pub(super) fn is_greeted(&self) -> bool {
         self.greeting.load(Ordering::Relaxed) >= PREFACE_BYTES
+    }
+
+    /// How long it may still take to begin to speak HTTP/2.
+    pub(super) fn handshake_left(&self) -> Duration {
+        let limit = self.shared.limits.handshake;
+        limit.saturating_sub(self.begun.elapsed())
+    }
+
+    /// Notes bytes of what may be HTTP/2.
+    pub(super) fn note_greeting(&self, bytes: usize) {
+        if !self.is_greeted() {
+            self.greeting.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that bytes came.
+    pub(super) fn note_received(&self) {
+        self.received.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Notes that bytes went.
+    pub(super) fn note_sent(&self) {
+        self.sent.store(self.now(), Ordering::Relaxed);
     }
 
     /// Notes a call.
@@ -128,6 +148,11 @@ impl Connection {
         self.ended.store(true, Ordering::Relaxed);
     }
 
+    /// Whether both sides are done.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     /// Ends all calls.
     pub(super) fn abandon(&self) {
         for reply in self.replies() {
@@ -151,90 +176,5 @@ impl Connection {
 
     fn now(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-/// The socket of a connection, which notes when bytes come and go.
-pub(super) struct Socket {
-    stream: TcpStream,
-    connection: Arc<Connection>,
-}
-
-impl Socket {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
-        Self { stream, connection }
-    }
-
-    fn note_sent(&self, written: &io::Result<usize>) {
-        if written.as_ref().is_ok_and(|&bytes| bytes > 0) {
-            let connection = &self.connection;
-            connection.sent.store(connection.now(), Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if !self.connection.ended.load(Ordering::Relaxed) {
-            // Otherwise the system keeps what was sent, and goes on with it at the
-            // pace of a client that was cut for that. Where it fails, it does.
-            let _ = self.stream.set_zero_linger();
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let came = buffer.filled().len() - before;
-        let connection = &self.connection;
-        if came > 0 {
-            connection
-                .received
-                .store(connection.now(), Ordering::Relaxed);
-        }
-        if !connection.is_greeted() {
-            connection.greeting.fetch_add(came, Ordering::Relaxed);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
-        self.note_sent(&written);
-        Poll::Ready(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
-        self.note_sent(&written);
-        Poll::Ready(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

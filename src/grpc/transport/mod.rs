@@ -7,32 +7,40 @@
 mod calls;
 mod connection;
 mod limits;
+mod listeners;
 mod log;
 mod reply;
 mod shared;
 mod statistics;
+mod wire;
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 
+pub(super) use calls::Via;
 pub use limits::ConnectionLimits;
+pub(super) use listeners::Accepting;
+pub use listeners::Listeners;
 pub(super) use reply::{Room, timeout as given_time};
 pub use statistics::{ConnectionCounters, ConnectionStatistics};
 
 use self::calls::{CallTasks, Calls};
-use self::connection::{Connection, Socket};
+use self::connection::{Connection, Cut};
 use self::shared::Shared;
+use self::wire::{Layer, Peer, Socket, Stream, Wire};
+use super::access::tls::Tls;
+use super::access::tokens::Tokens;
 
 /// How long no connection is taken after the system had none to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,20 +57,34 @@ const HEADER_BYTES: u32 = 16 << 10;
 /// cannot end a connection that takes nothing.
 const NO_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Serves `routes` on a listener until `shutdown` is ready. Then nothing new is
+/// What connections are served by.
+pub(super) struct Serving {
+    pub(super) routes: Routes,
+    pub(super) limits: ConnectionLimits,
+    pub(super) counters: ConnectionCounters,
+    /// What encrypts connections to the port, if they are to be.
+    pub(super) tls: Option<Tls>,
+    /// The tokens that calls need one of, if they do.
+    pub(super) tokens: Option<Tokens>,
+}
+
+/// Serves on listeners until `shutdown` is ready. Then nothing new is
 /// taken, and what runs gets `grace` to finish.
 pub(super) async fn serve(
-    listener: TcpListener,
-    routes: Routes,
-    limits: ConnectionLimits,
-    counters: ConnectionCounters,
+    mut listeners: Accepting,
+    serving: Serving,
     grace: Duration,
     shutdown: impl Future<Output = ()>,
 ) {
     let server = Server {
-        shared: Arc::new(Shared::new(limits, counters)),
-        routes: routes.prepare(),
-        http: http(&limits),
+        http: http(&serving.limits),
+        shared: Arc::new(Shared::new(
+            serving.limits,
+            serving.counters,
+            serving.tokens,
+        )),
+        routes: serving.routes.prepare(),
+        tls: serving.tls,
     };
     let mut connections = JoinSet::new();
     let (drain, draining) = watch::channel(false);
@@ -73,7 +95,7 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
             // Those that have ended would pile up.
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -92,7 +114,7 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     drain.send_replace(true);
     let drained = async { while connections.join_next().await.is_some() {} };
     if timeout(grace, drained).await.is_err() {
@@ -126,28 +148,36 @@ struct Server {
     shared: Arc<Shared>,
     routes: Routes,
     http: Http,
+    tls: Option<Tls>,
 }
 
 impl Server {
     /// What serves a connection, if there is room for it.
     fn connection(
         &self,
-        stream: TcpStream,
-        peer: SocketAddr,
+        stream: Stream,
+        peer: Peer,
         draining: watch::Receiver<bool>,
     ) -> Option<impl Future<Output = ()> + use<>> {
         let place = self.shared.connection_place(peer)?;
         // It works without, only not as well.
-        if let Err(error) = prepare(&stream) {
+        if let Stream::Network(stream) = &stream
+            && let Err(error) = prepare(stream)
+        {
             tracing::debug!(%peer, %error, "socket options are not set");
         }
-        let connection = Connection::new(peer, Arc::clone(&self.shared), place);
+        // What stays on this machine by its kind is not encrypted.
+        let tls = self.tls.as_ref();
+        let tls = tls.filter(|_| matches!(stream, Stream::Network(_)));
+        let acceptor = tls.map(Tls::acceptor);
+        let shared = Arc::clone(&self.shared);
+        let connection = Connection::new(peer, acceptor.is_some(), shared, place);
         let calls = Calls {
             routes: self.routes.clone(),
             connection: Arc::new(connection),
             draining,
         };
-        Some(serve_connection(stream, self.http.clone(), calls))
+        Some(serve_connection(stream, acceptor, self.http.clone(), calls))
     }
 }
 
@@ -165,14 +195,45 @@ impl Drop for Calling {
     }
 }
 
+/// Encrypts a connection, if it is to be. `None` where nothing comes of that.
+async fn begin(
+    stream: Stream,
+    acceptor: Option<TlsAcceptor>,
+    connection: &Arc<Connection>,
+    draining: &mut watch::Receiver<bool>,
+) -> Option<Socket> {
+    let wire = Wire::new(stream, Arc::clone(connection));
+    let layer = match acceptor {
+        None => Layer::Plain(wire),
+        Some(acceptor) => tokio::select! {
+            begun = timeout(connection.handshake_left(), acceptor.accept(wire)) => match begun {
+                Ok(Ok(encrypted)) => Layer::Encrypted(Box::new(encrypted)),
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %connection.peer, %error, "no encryption");
+                    return None;
+                }
+                Err(_) => {
+                    connection.note(Cut::Handshake);
+                    return None;
+                }
+            },
+            // An error says that the server is gone.
+            _ = draining.wait_for(|&draining| draining) => return None,
+        },
+    };
+    Some(Socket::new(layer, Arc::clone(connection)))
+}
+
 /// Serves a connection to its end.
-async fn serve_connection(stream: TcpStream, http: Http, calls: Calls) {
+async fn serve_connection(stream: Stream, acceptor: Option<TlsAcceptor>, http: Http, calls: Calls) {
     let connection = Arc::clone(&calls.connection);
     let mut draining = calls.draining.clone();
     let limits = connection.shared.limits;
     let _calling = Calling(Arc::clone(&connection));
-    let socket = TokioIo::new(Socket::new(stream, Arc::clone(&connection)));
-    let mut serving = pin!(http.serve_connection(socket, calls));
+    let Some(socket) = begin(stream, acceptor, &connection, &mut draining).await else {
+        return;
+    };
+    let mut serving = pin!(http.serve_connection(TokioIo::new(socket), calls));
     let period = limits.look_interval();
     let mut looks = interval_at(Instant::now() + period, period);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::limits::ConnectionLimits;
 use super::locked;
 use super::statistics::{Place, count};
+use crate::grpc::access::tokens::TokenPlace;
 
 /// Most bytes of a piece: a message may be long, and a client that takes it slowly
 /// and steadily is no stalled one. What a message of a long reply has beside its
@@ -37,7 +38,8 @@ pub(super) struct Reply {
     progress: Mutex<Progress>,
     /// Bytes of large messages that it may have, taken from those of all replies.
     large: AtomicUsize,
-    _place: Place,
+    /// Among all calls, and among those of its token.
+    _places: (Place, Option<TokenPlace>),
 }
 
 /// Where a service asks for room to answer in one large message.
@@ -74,7 +76,7 @@ impl Reply {
         connection: &Arc<Connection>,
         task: Task,
         deadline: Option<Instant>,
-        place: Place,
+        places: (Place, Option<TokenPlace>),
     ) -> Arc<Self> {
         let reply = Arc::new(Self {
             connection: Arc::clone(connection),
@@ -88,7 +90,7 @@ impl Reply {
                 past_deadline: false,
             }),
             large: AtomicUsize::new(0),
-            _place: place,
+            _places: places,
         });
         connection.add(reply.number, &reply);
         reply

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::limits::ConnectionLimits;
 use super::log::Gate;
 use super::statistics::{ConnectionCounters, Counts, Place, count};
+use super::wire::Peer;
+use crate::grpc::access::tokens::Tokens;
 
 /// What all connections of a server share.
 pub(super) struct Shared {
     pub(super) limits: ConnectionLimits,
+    /// Those that calls need one of, if they do.
+    pub(super) tokens: Option<Tokens>,
     counters: ConnectionCounters,
     /// Numbers of calls.
     next_call: AtomicU64,
@@ -21,12 +25,18 @@ pub(super) struct Shared {
     refusals: Gate,
     call_refusals: Gate,
     failures: Gate,
+    strangers: Gate,
 }
 
 impl Shared {
-    pub(super) fn new(limits: ConnectionLimits, counters: ConnectionCounters) -> Self {
+    pub(super) fn new(
+        limits: ConnectionLimits,
+        counters: ConnectionCounters,
+        tokens: Option<Tokens>,
+    ) -> Self {
         Self {
             limits,
+            tokens,
             counters,
             next_call: AtomicU64::new(0),
             large: AtomicUsize::new(0),
@@ -35,6 +45,7 @@ impl Shared {
             refusals: Gate::default(),
             call_refusals: Gate::default(),
             failures: Gate::default(),
+            strangers: Gate::default(),
         }
     }
 
@@ -62,7 +73,7 @@ impl Shared {
     }
 
     /// A place for a connection.
-    pub(super) fn connection_place(&self, peer: std::net::SocketAddr) -> Option<Place> {
+    pub(super) fn connection_place(&self, peer: Peer) -> Option<Place> {
         let limit = self.limits.connections;
         let counts = self.counts();
         let place = Place::take(counts, |counts| &counts.connections, limit);
@@ -78,7 +89,7 @@ impl Shared {
     }
 
     /// A place for a call.
-    pub(super) fn stream_place(&self, peer: std::net::SocketAddr) -> Option<Place> {
+    pub(super) fn stream_place(&self, peer: Peer) -> Option<Place> {
         let limit = self.limits.streams;
         let counts = self.counts();
         let place = Place::take(counts, |counts| &counts.streams, limit);
@@ -89,6 +100,14 @@ impl Shared {
             }
         }
         place
+    }
+
+    /// Notes that a call is not taken for want of a token, or a place for it.
+    pub(super) fn note_stranger(&self, peer: Peer, refusal: &tonic::Status) {
+        if let Some(suppressed) = self.strangers.pass() {
+            let reason = refusal.message();
+            tracing::info!(%peer, reason, suppressed, "call is not taken");
+        }
     }
 
     /// Notes that the system did not hand out a connection.
