@@ -12,6 +12,7 @@ mod generate;
 mod info;
 mod iso8601;
 mod logging;
+mod notify;
 mod output;
 mod password;
 mod read;

@@ -23,6 +23,7 @@ use super::BUILT_FOR_TESTS;
 use super::descriptors;
 use super::failure::Failure;
 use super::logging;
+use super::notify;
 use super::password::PasswordArguments;
 use super::reload::Access;
 
@@ -166,6 +167,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let counters = options.counters.clone();
     let (calls, health) = (options.calls.clone(), options.health.clone());
+    let told_health = health.clone();
     // Before the workers: what they leave behind when half started is removed
     // by an end in order only.
     let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
@@ -191,6 +193,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let served = runtime.block_on(async {
         tracing::info!(%address, encrypted, version = env!("CARGO_PKG_VERSION"), "listening");
+        notify::ready();
+        tokio::spawn(notify::keep_telling(engine.clone(), told_health));
         let (stop, stopped) = oneshot::channel();
         let serving = grpc::serve(engine.clone(), listeners, options, async {
             // The other end lives as long as this is waited for.
@@ -200,6 +204,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             served = serving => served,
             () = async {
                 signals.next().await;
+                notify::stopping();
                 // Nobody listens where serving has just ended by itself.
                 let _ = stop.send(());
                 signals.next().await;
