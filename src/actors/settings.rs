@@ -75,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) request_bytes: u64,
     /// MiB of the points that reads are reduced to.
     pub(crate) points_mb: usize,
+    /// Bytes that are kept of envelopes for the next.
+    pub(crate) pyramid_bytes: usize,
     /// Bytes of the indices of all open recordings.
     pub(crate) metadata_bytes: usize,
     pub(crate) channels_per_read: usize,
@@ -145,6 +147,7 @@ impl From<&Config> for Settings {
             client_bytes: limits.client_bytes(),
             request_bytes: limits.request_bytes(),
             points_mb: limits.points_mb,
+            pyramid_bytes: limits.pyramid_bytes(),
             metadata_bytes: limits.metadata_bytes(),
             channels_per_read: limits.channels_per_read,
             client_sessions: NonZeroUsize::new(limits.client_sessions).unwrap_or(NonZeroUsize::MIN),

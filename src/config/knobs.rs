@@ -347,6 +347,8 @@ pub struct Limits {
     pub request_mb: u64,
     /// Points that all reads under way are reduced to, in MiB.
     pub points_mb: usize,
+    /// What is kept of envelopes for the next, in MiB; 0 keeps nothing.
+    pub pyramid_mb: usize,
     /// Length of one request as it comes, in KiB.
     pub request_message_kb: usize,
     /// Indices of all open recordings, in MiB.
@@ -376,6 +378,7 @@ impl Default for Limits {
             large_messages_mb: 16,
             request_mb: 16384,
             points_mb: 64,
+            pyramid_mb: 64,
             request_message_kb: 1024,
             metadata_mb: 4096,
             channels_per_read: 4096,
@@ -411,6 +414,11 @@ impl Limits {
     /// Samples of one request, in bytes.
     pub fn request_bytes(&self) -> u64 {
         self.request_mb.saturating_mul(MIB as u64)
+    }
+
+    /// What is kept of envelopes for the next, in bytes.
+    pub fn pyramid_bytes(&self) -> usize {
+        self.pyramid_mb.saturating_mul(MIB)
     }
 
     /// Length of one request as it comes, in bytes.

@@ -172,6 +172,7 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         1..=1024 * TIB_IN_MIB as u64,
     )?;
     within("limits.points_mb", limits.points_mb, 1..=TIB_IN_MIB)?;
+    within("limits.pyramid_mb", limits.pyramid_mb, 0..=TIB_IN_MIB)?;
     within(
         "limits.request_message_kb",
         limits.request_message_kb,

@@ -7,6 +7,7 @@
 //! [`worker::init`](crate::worker::init) at the start of `main`.
 
 mod blocks;
+mod envelope;
 mod follow;
 mod permits;
 mod points;
@@ -28,6 +29,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 pub use blocks::{Block, BlockItem, BlockStream};
+pub(crate) use envelope::{EnvelopeItem, EnvelopeRequest, EnvelopeStream};
 pub use follow::Follow;
 pub use permits::Held;
 pub(crate) use range::{RangePlan, RangeRequest, RangeStream, Shape};
@@ -133,6 +135,7 @@ impl EngineBuilder {
                 tree,
                 permits: Arc::new(permits),
                 points: PointsRoom::new(settings.points_mb),
+                envelopes: Arc::new(envelope::Kept::new(settings.pyramid_bytes)),
                 settings,
                 stop,
                 has_ended,
@@ -179,6 +182,7 @@ struct Inner {
     tree: Tree,
     permits: Arc<Permits>,
     points: PointsRoom,
+    envelopes: Arc<envelope::Kept>,
     settings: Settings,
     stop: watch::Sender<bool>,
     has_ended: watch::Receiver<bool>,

@@ -50,7 +50,7 @@ pub use crypto::{Access, Password};
 pub use error::{ArchiveError, BlockError, IndexField, Malformation, MefError};
 pub use gaps::Gap;
 pub use identity::{FileIdentity, SegmentIdentity};
-pub(crate) use index::PART_ENTRIES;
+pub(crate) use index::{BlockExtent, PART_ENTRIES};
 pub use index::{BlockEntry, BlockIndex, Extrema, duration_us};
 pub use metadata::{Acquisition, Subject};
 pub use place::{BlockPosition, Grid, Placement, Rule, SampleValue, Scale, WindowError, place};

@@ -1,0 +1,541 @@
+//! The least and the greatest sample of each pixel are those that brute force finds
+//! among all samples.
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::corpus::{self, Session, copy_folder};
+use common::native::{Cell, Client, by_samples, connect, in_form, read, with_password};
+use common::server::Server;
+use mef3_server::grpc::proto::native::{
+    Channel, DamageInfo, GetRecordingRequest, GetStatsRequest, OnDamage, ReadEnvelopeRequest,
+    ReadSignalRequest, SampleForm, TimeSpan,
+};
+use mef3_server::mef::{ChannelOptions, SessionOptions, SessionWriter};
+use prost::Message;
+use tonic::{Code, Status};
+
+const MOST_BYTES: usize = 256 << 10;
+const START: i64 = 1_700_000_000_000_000;
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// One row of a reply.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Row {
+    channel: String,
+    minima: Vec<f32>,
+    maxima: Vec<f32>,
+}
+
+/// A whole reply.
+#[derive(Debug, Default)]
+struct Envelope {
+    rows: Vec<Row>,
+    damage: Vec<DamageInfo>,
+    index_blocks: u64,
+    kept_parts: u64,
+    decoded_blocks: u64,
+}
+
+async fn envelope(
+    client: &mut Client,
+    request: ReadEnvelopeRequest,
+    password: Option<&str>,
+) -> Result<Envelope, Status> {
+    let pixels = request.pixels;
+    let request = with_password(request, password);
+    let mut stream = client.read_envelope(request).await?.into_inner();
+    let header = stream.message().await?.expect("a first message");
+    assert!(header.parts.is_empty());
+    let header = header.header.expect("a header in the first message");
+    assert_eq!(header.pixels, pixels);
+    let mut found = Envelope {
+        rows: vec![Row::default(); header.rows as usize],
+        ..Envelope::default()
+    };
+    while let Some(message) = stream.message().await? {
+        assert!(message.header.is_none() && message.encoded_len() <= MOST_BYTES);
+        for part in message.parts {
+            let row = &mut found.rows[part.row as usize];
+            assert_eq!(part.first_pixel as usize, row.minima.len());
+            row.channel = part.channel;
+            let minima: Vec<f32> = bytemuck::pod_collect_to_vec(&part.minima);
+            let maxima: Vec<f32> = bytemuck::pod_collect_to_vec(&part.maxima);
+            assert_eq!(
+                (minima.len(), maxima.len()),
+                (part.pixels as usize, minima.len())
+            );
+            row.minima.extend(minima);
+            row.maxima.extend(maxima);
+        }
+        found.damage.extend(message.damage);
+        found.index_blocks += message.index_blocks;
+        found.kept_parts += message.kept_parts;
+        found.decoded_blocks += message.decoded_blocks;
+    }
+    for row in &found.rows {
+        assert_eq!(row.minima.len(), pixels as usize);
+    }
+    Ok(found)
+}
+
+/// Of all channels.
+fn over(path: &Path, (start_uutc, end_uutc): (i64, i64), pixels: u32) -> ReadEnvelopeRequest {
+    ReadEnvelopeRequest {
+        recording: path.display().to_string(),
+        span: Some(TimeSpan {
+            start_uutc,
+            end_uutc,
+        }),
+        pixels,
+        ..ReadEnvelopeRequest::default()
+    }
+}
+
+async fn channels(client: &mut Client, path: &Path, password: Option<&str>) -> Vec<Channel> {
+    let request = GetRecordingRequest {
+        recording: path.display().to_string(),
+        ..GetRecordingRequest::default()
+    };
+    let answer = client.get_recording(with_password(request, password)).await;
+    answer.unwrap().into_inner().channels
+}
+
+/// All samples of a channel, in order: time and value, NaN without one.
+async fn samples(
+    client: &mut Client,
+    path: &Path,
+    channel: &Channel,
+    password: Option<&str>,
+) -> Result<Vec<(i64, f32)>, Status> {
+    let span = channel.span.unwrap();
+    let rate = channel.sampling_frequency;
+    let seconds = (span.end_uutc - span.start_uutc) as f64 / 1e6;
+    let request = ReadSignalRequest {
+        channels: vec![channel.name.clone()],
+        ..by_samples(path, 0, (seconds * rate) as i64 + 3)
+    };
+    let request = in_form(request, SampleForm::Float32, OnDamage::Mask);
+    let signal = read(client, request, password).await?;
+    let cells = signal.rows[0].cells.iter().zip(0i64..);
+    Ok(cells
+        .map(|(cell, number)| {
+            let time = span.start_uutc + (number as f64 * 1e6 / rate).round() as i64;
+            match cell {
+                Cell::Value(value) => (time, *value as f32),
+                _ => (time, f32::NAN),
+            }
+        })
+        .collect())
+}
+
+/// The envelope of some samples.
+fn brute_force(samples: &[(i64, f32)], (start, end): (i64, i64), pixels: u32) -> Row {
+    let mut row = Row {
+        channel: String::new(),
+        minima: vec![f32::NAN; pixels as usize],
+        maxima: vec![f32::NAN; pixels as usize],
+    };
+    for &(time, value) in samples {
+        if (start..end).contains(&time) {
+            let pixel = i128::from(time - start) * i128::from(pixels) / i128::from(end - start);
+            let pixel = pixel as usize;
+            row.minima[pixel] = row.minima[pixel].min(value);
+            row.maxima[pixel] = row.maxima[pixel].max(value);
+        }
+    }
+    row
+}
+
+fn assert_same(found: &Row, expected: &Row, what: &str) {
+    let same = |one: f32, other: f32| one == other || (one.is_nan() && other.is_nan());
+    for pixel in 0..expected.minima.len() {
+        let found = (found.minima[pixel], found.maxima[pixel]);
+        let expected = (expected.minima[pixel], expected.maxima[pixel]);
+        assert!(
+            same(found.0, expected.0) && same(found.1, expected.1),
+            "{what}, pixel {pixel}: {found:?} for {expected:?}"
+        );
+    }
+}
+
+/// A random span about a recording's.
+fn some_span(rng: &mut fastrand::Rng, span: TimeSpan) -> (i64, i64) {
+    let length = span.end_uutc - span.start_uutc;
+    match rng.u8(..4) {
+        0 => (span.start_uutc, span.end_uutc),
+        1 => (span.start_uutc - length / 3, span.end_uutc + length / 7),
+        _ => {
+            let start = span.start_uutc + rng.i64(-length / 10..=length);
+            (start, start + 1 + rng.i64(0..length))
+        }
+    }
+}
+
+#[tokio::test]
+async fn envelopes_of_the_corpus_are_those_of_all_samples() {
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (mut compared, mut from_index) = (0, 0);
+    for session in corpus::sessions() {
+        let password = session.password_level_2.as_deref();
+        for channel in channels(&mut client, &session.path, password).await {
+            let all = samples(&mut client, &session.path, &channel, password).await;
+            let all = all.unwrap();
+            for round in 0..6 {
+                let span = some_span(&mut rng, channel.span.unwrap());
+                let pixels = [1, 7, 100, rng.u32(1..3000)][rng.usize(..4)];
+                let request = ReadEnvelopeRequest {
+                    channels: vec![channel.name.clone()],
+                    decode_all: round % 3 == 2,
+                    ..over(&session.path, span, pixels)
+                };
+                let what = format!("{}, {}, {request:?}", session.name, channel.name);
+                let expected = brute_force(&all, span, pixels);
+                let found = envelope(&mut client, request.clone(), password)
+                    .await
+                    .unwrap();
+                assert_same(&found.rows[0], &expected, &what);
+                let again = envelope(&mut client, request.clone(), password)
+                    .await
+                    .unwrap();
+                assert_same(&again.rows[0], &expected, &what);
+                assert!(request.decode_all || again.decoded_blocks == 0, "{what}");
+                assert!(!request.decode_all || found.index_blocks == 0, "{what}");
+                compared += 1;
+                from_index += found.index_blocks;
+            }
+        }
+    }
+    assert!(
+        compared > 200 && from_index > 100,
+        "{compared}, {from_index}"
+    );
+}
+
+#[tokio::test]
+async fn channels_of_several_rates_come_in_one_reply() {
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    let session = Session::load(&corpus::folder(), "mixed_rates");
+    let channels = channels(&mut client, &session.path, None).await;
+    let span = channels[0].span.unwrap();
+    let span = (span.start_uutc, span.end_uutc);
+    // More than has room in a message.
+    for pixels in [333, 40_000] {
+        let found = envelope(&mut client, over(&session.path, span, pixels), None)
+            .await
+            .unwrap();
+        assert_eq!(found.rows.len(), channels.len());
+        for (row, channel) in found.rows.iter().zip(&channels) {
+            assert_eq!(row.channel, channel.name);
+            let all = samples(&mut client, &session.path, channel, None)
+                .await
+                .unwrap();
+            assert_same(row, &brute_force(&all, span, pixels), &channel.name);
+        }
+        // Repeats, in another order.
+        let last = channels.last().unwrap().name.clone();
+        let twice = ReadEnvelopeRequest {
+            channels: vec![last.clone(), channels[0].name.clone(), last],
+            decode_all: true,
+            ..over(&session.path, span, pixels)
+        };
+        let twice = envelope(&mut client, twice, None).await.unwrap();
+        for (row, of) in twice
+            .rows
+            .iter()
+            .zip([channels.len() - 1, 0, channels.len() - 1])
+        {
+            assert_same(row, &found.rows[of], "repeated");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_second_call_asks_for_no_page() {
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("night.mefd");
+    write(&path, &["a", "b", "c"], 3000);
+    let request = over(&path, (START + 12_345, START + 2_900_000_000), 111);
+    let first = envelope(&mut client, request.clone(), None).await.unwrap();
+    assert!(first.decoded_blocks > 0 && first.index_blocks > 0 && first.kept_parts == 0);
+    let before = asked_pages(&mut client).await;
+    let second = envelope(&mut client, request, None).await.unwrap();
+    assert_eq!(asked_pages(&mut client).await, before);
+    assert_eq!((second.decoded_blocks, &second.rows), (0, &first.rows));
+    assert!(second.kept_parts > 0 && second.index_blocks == first.index_blocks);
+}
+
+/// Pages that were asked for, whether they were in the cache or not.
+async fn asked_pages(client: &mut Client) -> u64 {
+    let stats = client.get_stats(GetStatsRequest {}).await;
+    let cache = stats.unwrap().into_inner().cache.unwrap();
+    cache.hits + cache.misses
+}
+
+/// Channels of 100 Hz, in blocks of a second.
+fn write(path: &Path, names: &[&str], seconds: i32) -> SessionWriter {
+    let mut session = SessionWriter::create(path, SessionOptions::default()).unwrap();
+    for (name, number) in names.iter().zip(1..) {
+        let options = ChannelOptions {
+            block_samples: Some(100),
+            units_conversion_factor: if number == 2 { -0.5 } else { 0.25 },
+            ..ChannelOptions::new(*name, 100.0)
+        };
+        let mut channel = session.channel(options).unwrap();
+        channel
+            .write(START, &signal(seconds * 100, number))
+            .unwrap();
+        channel.finish().unwrap();
+    }
+    session
+}
+
+fn signal(samples: i32, number: i32) -> Vec<i32> {
+    let mut rng = fastrand::Rng::with_seed(number as u64);
+    (0..samples)
+        .map(|at| (at % 977) * number + rng.i32(-50..50))
+        .collect()
+}
+
+#[tokio::test]
+async fn damage_at_an_edge_fails_or_is_masked() {
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    let path = corpus::folder().join("hostile/block_payload_flip.mefd");
+    let base = corpus::folder().join("hostile/bases/base_two.mefd");
+    let bad = |path: &Path, span, on_damage: OnDamage| {
+        let mut request = over(path, span, 1);
+        request.channels = vec!["bad".into()];
+        request.set_on_damage(on_damage);
+        request
+    };
+    // The damaged block, from 1500 to 2250 ms, is cut by the end.
+    let start = 1_577_000_000_000_000;
+    let span = (start, start + 2_000_000);
+    let request = bad(&path, span, OnDamage::Fail);
+    let refused = envelope(&mut client, request, None).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DataLoss);
+    for _ in 0..2 {
+        let request = bad(&path, span, OnDamage::Mask);
+        let masked = envelope(&mut client, request, None).await.unwrap();
+        let [damage] = masked.damage.as_slice() else {
+            panic!("{:?}", masked.damage);
+        };
+        assert_eq!((damage.channel.as_str(), damage.block), ("bad", Some(2)));
+        let before = bad(&base, (start, start + 1_500_000), OnDamage::Fail);
+        let before = envelope(&mut client, before, None).await.unwrap();
+        assert_same(&masked.rows[0], &before.rows[0], "before the damage");
+    }
+    // Within a pixel nobody notices, unless all is decoded.
+    let whole = (start, start + 10_000_000);
+    let request = bad(&path, whole, OnDamage::Fail);
+    let found = envelope(&mut client, request.clone(), None).await.unwrap();
+    let sound = envelope(&mut client, bad(&base, whole, OnDamage::Fail), None)
+        .await
+        .unwrap();
+    assert_same(&found.rows[0], &sound.rows[0], "from the index");
+    let all = ReadEnvelopeRequest {
+        decode_all: true,
+        ..request
+    };
+    let refused = envelope(&mut client, all, None).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DataLoss);
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_read_fails_or_is_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = Session::load(&corpus::folder(), "multi_segment_mef3io");
+    let path = folder.path().join("s.mefd");
+    copy_folder(&session.path, &path);
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    let channel = channels(&mut client, &path, None).await.remove(0);
+    let lost = files_below(&path).into_iter().find(|file| {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        name.ends_with("-000001.tmet")
+    });
+    std::fs::write(lost.unwrap(), b"no metadata").unwrap();
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    let span = channel.span.unwrap();
+    let mut request = over(&path, (span.start_uutc, span.end_uutc), 50);
+    let refused = envelope(&mut client, request.clone(), None)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::DataLoss);
+    request.set_on_damage(OnDamage::Mask);
+    let found = envelope(&mut client, request, None).await.unwrap();
+    assert_eq!(found.damage.len(), 1);
+    assert!(found.rows[0].minima.iter().any(|it| it.is_nan()));
+    assert!(found.rows[0].minima.iter().any(|it| !it.is_nan()));
+}
+
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let below = |path: std::path::PathBuf| match path.is_dir() {
+        true => files_below(&path),
+        false => vec![path],
+    };
+    entries
+        .flat_map(|entry| below(entry.unwrap().path()))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_or_is_too_much_is_refused() {
+    let server = Server::start_with(|serve| {
+        serve.env("MEF3_SERVER_LIMITS_POINTS_MB", "1");
+        serve.env("MEF3_SERVER_LIMITS_CHANNELS_PER_READ", "4");
+    });
+    let mut client = connect(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.mefd");
+    write(&path, &["a"], 5);
+    let span = (START, START + 5_000_000);
+    let good = over(&path, span, 10);
+    envelope(&mut client, good.clone(), None).await.unwrap();
+    for (request, code, text) in [
+        (over(&path, span, 0), Code::InvalidArgument, "pixels"),
+        (over(&path, (5, 5), 1), Code::InvalidArgument, "end_uutc"),
+        (
+            ReadEnvelopeRequest {
+                span: None,
+                ..good.clone()
+            },
+            Code::InvalidArgument,
+            "span",
+        ),
+        (
+            ReadEnvelopeRequest {
+                channels: vec!["none".into()],
+                ..good.clone()
+            },
+            Code::NotFound,
+            "none",
+        ),
+        (
+            over(&path, span, 200_000),
+            Code::ResourceExhausted,
+            "limits.points_mb",
+        ),
+        (
+            over(&path, span, u32::MAX),
+            Code::ResourceExhausted,
+            "limit",
+        ),
+        (
+            ReadEnvelopeRequest {
+                channels: vec!["a".into(); 5],
+                ..good.clone()
+            },
+            Code::ResourceExhausted,
+            "limits.channels_per_read",
+        ),
+    ] {
+        let refused = envelope(&mut client, request, None).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused:?}");
+        let details = String::from_utf8_lossy(refused.details()).into_owned();
+        assert!(
+            refused.message().contains(text) || details.contains(text),
+            "{refused:?}"
+        );
+    }
+    // The longest span that there is has all samples in one pixel.
+    let widest = envelope(&mut client, over(&path, (i64::MIN, i64::MAX), 3), None)
+        .await
+        .unwrap();
+    let values = widest.rows[0].minima.iter().filter(|it| !it.is_nan());
+    assert_eq!(values.count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_added_is_in_the_next_envelope() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("growing.mefd");
+    let mut session = write(&path, &["a"], 2000);
+    let server = Server::start_with(|serve| {
+        serve.env("MEF3_SERVER_LIVE_STALENESS_MS", "50");
+    });
+    let mut client = connect(&server).await;
+    let span = (START + 1, START + 4_000_000_000);
+    let request = over(&path, span, 97);
+    let before = envelope(&mut client, request.clone(), None).await.unwrap();
+    let mut channel = session.continue_channel("a").unwrap();
+    channel
+        .write(START + 2_500_000_000, &signal(100_000, 9))
+        .unwrap();
+    channel.finish().unwrap();
+    let limit = Instant::now() + LIMIT;
+    let after = loop {
+        let after = envelope(&mut client, request.clone(), None).await.unwrap();
+        if after.index_blocks > before.index_blocks {
+            break after;
+        }
+        assert!(Instant::now() < limit, "nothing new is seen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    // What was cut before is known still.
+    assert!(after.kept_parts >= before.decoded_blocks);
+    let channel = channels(&mut client, &path, None).await.remove(0);
+    let all = samples(&mut client, &path, &channel, None).await.unwrap();
+    assert_same(&after.rows[0], &brute_force(&all, span, 97), "after");
+}
+
+/// The case of the plan, in full: 24 hours of 64 channels. Wants a release build and
+/// two minutes: `cargo test --release --test native_envelope -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "long"]
+async fn a_day_of_64_channels() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("day.mefd");
+    let (rate, hours) = (32.0, 24);
+    let samples_per_channel = hours * 3600 * 32;
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    for number in 0..64 {
+        let options = ChannelOptions {
+            block_samples: Some(32),
+            ..ChannelOptions::new(format!("ch{number:02}"), rate)
+        };
+        let mut channel = session.channel(options).unwrap();
+        let counts = signal(samples_per_channel, number + 1);
+        channel.write(START, &counts).unwrap();
+        channel.finish().unwrap();
+    }
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    let opening = Instant::now();
+    let channels = channels(&mut client, &path, None).await;
+    println!("opening: {:?}", opening.elapsed());
+    let span = (START, START + i64::from(hours) * 3_600_000_000);
+    let request = over(&path, span, 2000);
+    let begun = Instant::now();
+    let first = envelope(&mut client, request.clone(), None).await.unwrap();
+    println!("first call: {:?}", begun.elapsed());
+    let before = asked_pages(&mut client).await;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let again = envelope(&mut client, request.clone(), None).await.unwrap();
+        println!(
+            "later call: {:?}, {} from the index, {} kept",
+            begun.elapsed(),
+            again.index_blocks,
+            again.kept_parts
+        );
+        assert_eq!((again.decoded_blocks, &again.rows), (0, &first.rows));
+    }
+    assert_eq!(asked_pages(&mut client).await, before);
+    for number in [0, 31, 63] {
+        let all = samples(&mut client, &path, &channels[number], None)
+            .await
+            .unwrap();
+        assert_same(&first.rows[number], &brute_force(&all, span, 2000), "a day");
+    }
+}
