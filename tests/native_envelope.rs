@@ -476,7 +476,10 @@ async fn what_is_added_is_in_the_next_envelope() {
     let limit = Instant::now() + LIMIT;
     let after = loop {
         let after = envelope(&mut client, request.clone(), None).await.unwrap();
-        if after.index_blocks > before.index_blocks {
+        // Blocks that were seen to land are decoded: their index is still to come.
+        if after.index_blocks + after.decoded_blocks + after.kept_parts
+            >= before.index_blocks + before.decoded_blocks + 1000
+        {
             break after;
         }
         assert!(Instant::now() < limit, "nothing new is seen");
@@ -487,6 +490,99 @@ async fn what_is_added_is_in_the_next_envelope() {
     let channel = channels(&mut client, &path, None).await.remove(0);
     let all = samples(&mut client, &path, &channel, None).await.unwrap();
     assert_same(&after.rows[0], &brute_force(&all, span, 97), "after");
+}
+
+/// The one file in a folder, when it is there and another than before.
+async fn kept_file(folder: &Path, before: &[u8]) -> (std::path::PathBuf, Vec<u8>) {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        let files = if folder.is_dir() {
+            files_below(folder)
+        } else {
+            Vec::new()
+        };
+        if let [file] = files.as_slice()
+            && let Ok(bytes) = std::fs::read(file)
+            && bytes != before
+        {
+            return (file.clone(), bytes);
+        }
+        assert!(Instant::now() < limit, "nothing is kept: {files:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_on_disk_serves_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, cache) = (folder.path().join("a.mefd"), folder.path().join("cache"));
+    write(&path, &["a", "b"], 2000);
+    let start = || {
+        Server::start_with(|serve| {
+            serve.env("MEF3_SERVER_PATHS_CACHE_FOLDER", &cache);
+        })
+    };
+    let request = over(&path, (START + 1, START + 2_000_000_000), 97);
+    let server = start();
+    let mut client = connect(&server).await;
+    let first = envelope(&mut client, request.clone(), None).await.unwrap();
+    assert!(first.decoded_blocks > 0);
+    let (file, sound) = kept_file(&cache, &[]).await;
+    drop(server);
+
+    let server = start();
+    let mut client = connect(&server).await;
+    let again = envelope(&mut client, request.clone(), None).await.unwrap();
+    assert_eq!((again.decoded_blocks, &again.rows), (0, &first.rows));
+    drop(server);
+
+    // What is spoilt is nothing, and is written anew.
+    let mut spoilt = sound.clone();
+    spoilt[100] ^= 1;
+    let huge = [&sound[..24], &[0xFF; 5000]].concat();
+    for bytes in [&spoilt[..], &sound[..sound.len() / 2], &huge, b""] {
+        std::fs::write(&file, bytes).unwrap();
+        let server = start();
+        let mut client = connect(&server).await;
+        let again = envelope(&mut client, request.clone(), None).await.unwrap();
+        assert_eq!(again.rows, first.rows);
+        assert_eq!(again.decoded_blocks, first.decoded_blocks);
+        assert_eq!(kept_file(&cache, bytes).await.1, sound);
+    }
+
+    // So is what is of other files.
+    std::fs::remove_dir_all(&path).unwrap();
+    write(&path, &["a", "b"], 1990);
+    let server = start();
+    let mut client = connect(&server).await;
+    let other = envelope(&mut client, request, None).await.unwrap();
+    assert!(other.decoded_blocks > 0 && other.rows != first.rows);
+}
+
+#[tokio::test]
+async fn nothing_of_a_protected_recording_is_kept_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, cache) = (folder.path().join("a.mefd"), folder.path().join("cache"));
+    write(&plain, &["a"], 2000);
+    let server = Server::start_with(|serve| {
+        serve.env("MEF3_SERVER_PATHS_CACHE_FOLDER", &cache);
+    });
+    let mut client = connect(&server).await;
+    let session = Session::load(&corpus::folder(), "encrypted_mef3io");
+    let password = session.password_level_2.as_deref();
+    let channel = channels(&mut client, &session.path, password)
+        .await
+        .remove(0);
+    let span = channel.span.unwrap();
+    let span = (span.start_uutc + 1, span.end_uutc);
+    let secret = envelope(&mut client, over(&session.path, span, 7), password)
+        .await
+        .unwrap();
+    assert!(secret.decoded_blocks > 0);
+    let request = over(&plain, (START + 1, START + 2_000_000_000), 97);
+    envelope(&mut client, request, None).await.unwrap();
+    // The one that came later is there, and is the only one.
+    kept_file(&cache, &[]).await;
 }
 
 /// The case of the plan, in full: 24 hours of 64 channels. Wants a release build and

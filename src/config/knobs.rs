@@ -349,6 +349,8 @@ pub struct Limits {
     pub points_mb: usize,
     /// What is kept of envelopes for the next, in MiB; 0 keeps nothing.
     pub pyramid_mb: usize,
+    /// What is kept of them in the cache folder, in MiB.
+    pub pyramid_disk_mb: u64,
     /// Length of one request as it comes, in KiB.
     pub request_message_kb: usize,
     /// Indices of all open recordings, in MiB.
@@ -379,6 +381,7 @@ impl Default for Limits {
             request_mb: 16384,
             points_mb: 64,
             pyramid_mb: 64,
+            pyramid_disk_mb: 1024,
             request_message_kb: 1024,
             metadata_mb: 4096,
             channels_per_read: 4096,
@@ -421,6 +424,11 @@ impl Limits {
         self.pyramid_mb.saturating_mul(MIB)
     }
 
+    /// What is kept of them in the cache folder, in bytes.
+    pub fn pyramid_disk_bytes(&self) -> u64 {
+        self.pyramid_disk_mb.saturating_mul(MIB as u64)
+    }
+
     /// Length of one request as it comes, in bytes.
     pub fn request_message_bytes(&self) -> usize {
         self.request_message_kb.saturating_mul(1024)
@@ -440,12 +448,20 @@ pub struct Paths {
     pub host_root: PathBuf,
     /// Folders below which recordings may be read; none is everywhere, or the host root.
     pub data_roots: Vec<PathBuf>,
+    /// What envelopes leave for the next run of the server is kept in this folder; empty
+    /// is off.
+    pub cache_folder: PathBuf,
 }
 
 impl Paths {
     /// The folder below which paths of clients are looked up, if any.
     pub fn host_root(&self) -> Option<&Path> {
         (!self.host_root.as_os_str().is_empty()).then_some(self.host_root.as_path())
+    }
+
+    /// The folder for what outlasts the server, if any.
+    pub fn cache_folder(&self) -> Option<&Path> {
+        (!self.cache_folder.as_os_str().is_empty()).then_some(self.cache_folder.as_path())
     }
 
     /// The folders below which workers may read; none is everywhere.

@@ -174,6 +174,11 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
     within("limits.points_mb", limits.points_mb, 1..=TIB_IN_MIB)?;
     within("limits.pyramid_mb", limits.pyramid_mb, 0..=TIB_IN_MIB)?;
     within(
+        "limits.pyramid_disk_mb",
+        limits.pyramid_disk_mb,
+        1..=TIB_IN_MIB as u64,
+    )?;
+    within(
         "limits.request_message_kb",
         limits.request_message_kb,
         1..=1 << 20,
@@ -212,6 +217,15 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         return Err(Objection {
             key: "paths.host_root",
             reason: format!("{} is not an absolute path", paths.host_root.display()),
+        });
+    }
+    if paths
+        .cache_folder()
+        .is_some_and(|folder| !folder.is_absolute())
+    {
+        return Err(Objection {
+            key: "paths.cache_folder",
+            reason: format!("{} is not an absolute path", paths.cache_folder.display()),
         });
     }
     if let Some(root) = paths.data_roots.iter().find(|root| !root.is_absolute()) {

@@ -294,11 +294,13 @@ impl BlockIndex {
             let minima = part.minimum.get(at..end).unwrap_or_default();
             let maxima = part.maximum.get(at..end).unwrap_or_default();
             let entries = starts.iter().zip(samples).zip(minima).zip(maxima);
-            entries.map(|(((&start_uutc, &samples), &minimum), &maximum)| BlockExtent {
-                start_uutc,
-                samples,
-                extrema: Extrema { minimum, maximum },
-            })
+            entries.map(
+                |(((&start_uutc, &samples), &minimum), &maximum)| BlockExtent {
+                    start_uutc,
+                    samples,
+                    extrema: Extrema { minimum, maximum },
+                },
+            )
         })
     }
 

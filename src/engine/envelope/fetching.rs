@@ -115,10 +115,12 @@ impl EnvelopeStream {
         }
         drop(fetched);
         self.lease.end_awaited();
+        self.has_new |= !found.is_empty();
+        let kept = &self.engine.inner.envelopes.kept;
         for (number, pieces) in found {
             for group in pieces.chunk_by(|one, other| one.group() == other.group()) {
                 let first = group.first().map_or(0, KeptPiece::group);
-                self.engine.inner.envelopes.put_pieces(number, first, group);
+                kept.put_pieces(number, first, group);
             }
         }
         Ok(())

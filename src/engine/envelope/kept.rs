@@ -59,6 +59,40 @@ impl KeptPiece {
         (self.block, self.from, self.to)
     }
 
+    /// As it is written to a file.
+    pub(super) fn to_bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        let (block, from, to) = self.place();
+        let extrema = [self.minimum, self.maximum].map(i32::cast_unsigned);
+        let fields = [block, from, to].into_iter().chain(extrema);
+        let (chunks, _) = bytes.as_chunks_mut::<4>();
+        for (chunk, field) in chunks.iter_mut().zip(fields) {
+            *chunk = field.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// As it was read from one.
+    pub(super) fn from_bytes(bytes: &[u8; 20]) -> Self {
+        let (chunks, _) = bytes.as_chunks::<4>();
+        let field = |at: usize| chunks.get(at).map_or(0, |it| u32::from_le_bytes(*it));
+        Self {
+            block: field(0),
+            from: field(1),
+            to: field(2),
+            minimum: field(3).cast_signed(),
+            maximum: field(4).cast_signed(),
+        }
+    }
+
+    /// Whether a segment with such an index may have it.
+    pub(super) fn is_in(&self, index: &BlockIndex) -> bool {
+        let mut block = index.extents(self.block as usize, 1);
+        block.next().is_some_and(|it| self.to <= it.samples)
+            && self.from < self.to
+            && self.minimum <= self.maximum
+    }
+
     /// The number of its group.
     pub(super) fn group(&self) -> u32 {
         self.block / GROUP_BLOCKS
@@ -174,6 +208,39 @@ impl Kept {
             Some(Value::Pieces(pieces)) => pieces,
             _ => Arc::default(),
         }
+    }
+
+    /// Bytes that may be kept.
+    pub(super) fn budget(&self) -> usize {
+        self.with(|kept| kept.budget)
+    }
+
+    /// All pieces of a segment of so many blocks. None becomes younger by it.
+    pub(super) fn all_pieces(
+        &self,
+        opening: (RecordingId, SegmentId),
+        blocks: usize,
+    ) -> Vec<KeptPiece> {
+        let opening = Key::Opening(opening.0, opening.1);
+        let number = self.with(|kept| match kept.entries.peek(&opening) {
+            Some(Value::Number(number)) => Some(*number),
+            _ => None,
+        });
+        let groups = (0u32..).take(blocks.div_ceil(GROUP_BLOCKS as usize));
+        let groups = number.into_iter().flat_map(|number| {
+            groups.clone().filter_map(move |group| {
+                let key = Key::Pieces(number, group);
+                match self.with(|kept| kept.entries.peek(&key).cloned())? {
+                    Value::Pieces(pieces) => Some(pieces),
+                    _ => None,
+                }
+            })
+        });
+        let mut all = Vec::new();
+        for pieces in groups {
+            all.extend_from_slice(&pieces);
+        }
+        all
     }
 
     /// Keeps pieces of a group beside those that are there, if there is room for both.

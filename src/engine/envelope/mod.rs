@@ -8,6 +8,8 @@ mod fetching;
 mod kept;
 mod pixels;
 mod pyramid;
+mod shelf;
+mod shelf_file;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,15 +18,16 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::yield_now;
 
 use self::fetching::{Need, Needs};
-pub(crate) use self::kept::Kept;
-use self::kept::{GROUP_BLOCKS, KeptPiece, SegmentNumber, SegmentOf};
+use self::kept::{GROUP_BLOCKS, Kept, KeptPiece, SegmentNumber, SegmentOf};
 use self::pixels::{Division, Line, Pixels};
 use self::pyramid::{FAN_OUT, Pyramid, Shown, Walk};
+use self::shelf::Shelf;
 use super::Engine;
 use super::permits::Lease;
 use super::windows::Masked;
 use crate::actors::file_manager::Check;
 use crate::actors::plan::no_channel;
+use crate::actors::settings::Settings;
 use crate::config::OnDamage;
 use crate::error::Error;
 use crate::mef::{Channel, Rule, Segment, WindowError, check_readable, scale_of};
@@ -44,6 +47,23 @@ const WIDE_BLOCKS: usize = 512;
 /// their turn: less than a millisecond.
 const BUILD_STEP: usize = 1 << 15;
 const WALK_STEP: usize = 1 << 13;
+
+/// What envelopes of an engine leave for the next.
+pub(super) struct Envelopes {
+    kept: Arc<Kept>,
+    shelf: Option<Arc<Shelf>>,
+}
+
+impl Envelopes {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let folder = settings.envelope_folder.clone();
+        let shelf = folder.map(|folder| Arc::new(Shelf::new(folder, settings.pyramid_disk_bytes)));
+        Self {
+            kept: Arc::new(Kept::new(settings.pyramid_bytes)),
+            shelf,
+        }
+    }
+}
 
 /// An envelope that is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +136,8 @@ pub(crate) struct EnvelopeStream {
     checked_at: Option<Instant>,
     lease: Lease,
     ended: bool,
+    /// Something was decoded that is kept.
+    has_new: bool,
     _room: OwnedSemaphorePermit,
 }
 
@@ -185,8 +207,18 @@ impl Engine {
             pixels: None,
             checked_at: None,
             ended: false,
+            has_new: false,
             _room: room,
         })
+    }
+}
+
+impl Drop for EnvelopeStream {
+    fn drop(&mut self) {
+        let Envelopes { kept, shelf } = &self.engine.inner.envelopes;
+        if let Some(shelf) = shelf.as_ref().filter(|_| self.has_new) {
+            shelf.write_soon(kept, &self.recording);
+        }
     }
 }
 
@@ -207,6 +239,7 @@ impl EnvelopeStream {
 
     async fn item(&mut self) -> Result<EnvelopeItem, Error> {
         self.check().await?;
+        self.read_shelf().await?;
         let mut item = EnvelopeItem::default();
         let mut needs = Needs::default();
         let mut room = ITEM_BYTES / PIXEL_BYTES;
@@ -247,6 +280,18 @@ impl EnvelopeStream {
         }
         self.fetch(&mut item, &mut needs).await?;
         Ok(item)
+    }
+
+    /// Takes from disk what an earlier run of the server has left.
+    async fn read_shelf(&self) -> Result<(), Error> {
+        let Envelopes { kept, shelf } = &self.engine.inner.envelopes;
+        let shelf = shelf.as_ref().filter(|it| it.is_to_read(&self.recording));
+        let Some(shelf) = shelf.cloned() else {
+            return Ok(());
+        };
+        let (kept, recording) = (Arc::clone(kept), Arc::clone(&self.recording));
+        let read = tokio::task::spawn_blocking(move || shelf.read(&kept, &recording));
+        read.await.map_err(|_| Error::Stopped)
     }
 
     /// The next pixels of a row.
@@ -315,7 +360,7 @@ impl EnvelopeStream {
             None => Walk::along(candidates, decode_all),
         };
         let factor = scale_of::<f32>(place.channel, place.position.1, Rule::Mef3io)?.factor;
-        let kept = Arc::clone(&self.engine.inner.envelopes);
+        let kept = Arc::clone(&self.engine.inner.envelopes.kept);
         // The group of blocks that the walk is in.
         let mut group: Option<(u32, Arc<[KeptPiece]>)> = None;
         let part = item.parts.len().saturating_sub(1);
@@ -376,7 +421,7 @@ impl EnvelopeStream {
     fn number(&self, place: Place<'_>) -> Option<SegmentNumber> {
         let (channel, segment) = place.position;
         let page = self.recording.page_of(channel, segment, 0)?;
-        Some(self.engine.inner.envelopes.number(SegmentOf {
+        Some(self.engine.inner.envelopes.kept.number(SegmentOf {
             opening: (page.recording, page.segment),
             identity: &place.segment.identity,
             access: self.recording.recording.access,
@@ -385,7 +430,7 @@ impl EnvelopeStream {
 
     /// The pyramid of a segment, which is built where there is none.
     async fn pyramid(&self, number: SegmentNumber, place: Place<'_>) -> Arc<Pyramid> {
-        let kept = &self.engine.inner.envelopes;
+        let kept = &self.engine.inner.envelopes.kept;
         let index = &place.segment.index;
         if let Some(pyramid) = kept.pyramid(number, place.line, index) {
             return pyramid;
