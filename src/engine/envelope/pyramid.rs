@@ -196,13 +196,11 @@ impl Walk {
             let Some((level, number)) = self.stack.pop() else {
                 return false;
             };
-            left -= 1;
+            // A node costs one, and so does each piece; the blocks of a node come with it.
+            left -= usize::from(level > 0);
             let levels = pyramid.map(|pyramid| pyramid.levels.as_slice());
-            if let Some(levels) = levels {
-                let node = level
-                    .checked_sub(1)
-                    .and_then(|it| levels.get(it)?.get(number));
-                let Some(node) = node else {
+            if let Some((levels, above)) = levels.zip(level.checked_sub(1)) {
+                let Some(node) = levels.get(above).and_then(|it| it.get(number)) else {
                     continue;
                 };
                 if self.is_done_with(node, pixels, show) {
@@ -217,8 +215,17 @@ impl Walk {
                     .extend((first..end).rev().map(|it| (level - 1, it)));
                 continue;
             }
-            let first = number * FAN_OUT;
-            for (extent, block) in index.extents(first, FAN_OUT).zip(first..) {
+            let (first, blocks) = match level {
+                0 => (number, 1),
+                _ => (number * FAN_OUT, FAN_OUT),
+            };
+            for (extent, block) in index.extents(first, blocks).zip(first..) {
+                // A block may be in very many pieces: the others wait for their turn.
+                if left == 0 {
+                    let end = (first + blocks).min(index.len());
+                    self.stack.extend((block..end).rev().map(|it| (0, it)));
+                    break;
+                }
                 let node = Node::of(line, &extent);
                 if !self.is_done_with(&node, pixels, show) {
                     left = left.saturating_sub(self.cut(&node, block as u32, pixels, show));
