@@ -24,6 +24,8 @@ struct Node {
     blocks: u32,
     /// The index has the extrema of all of them.
     known: bool,
+    /// Every block has samples, and begins where the one before it ends, or later.
+    ordered: bool,
 }
 
 impl Node {
@@ -34,6 +36,7 @@ impl Node {
         maximum: i32::MIN,
         blocks: 0,
         known: true,
+        ordered: true,
     };
 
     /// A block; of one without samples, nothing.
@@ -51,6 +54,7 @@ impl Node {
             maximum,
             blocks: 1,
             known: known.is_some(),
+            ordered: true,
         }
     }
 
@@ -62,6 +66,10 @@ impl Node {
             maximum: self.maximum.max(other.maximum),
             blocks: self.blocks.saturating_add(other.blocks),
             known: self.known && other.known,
+            ordered: self.ordered
+                && other.ordered
+                && other.blocks > 0
+                && (self.blocks == 0 || self.end <= other.first),
         }
     }
 }
@@ -206,6 +214,12 @@ impl Walk {
                 if self.is_done_with(node, pixels, show) {
                     continue;
                 }
+                if level == 1 && node.known && node.ordered && !self.decode_all {
+                    let first = number * FAN_OUT;
+                    let pieces = self.along_ordered((line, index), first, pixels, show);
+                    left = left.saturating_sub(pieces);
+                    continue;
+                }
             }
             if level > 1 {
                 let first = number * FAN_OUT;
@@ -233,6 +247,62 @@ impl Walk {
             }
         }
         !self.stack.is_empty()
+    }
+
+    /// Shows the blocks of a node that are in order and known: only where a pixel ends
+    /// are they looked at one by one. How many pieces there are.
+    fn along_ordered(
+        &mut self,
+        (line, index): (Line, &BlockIndex),
+        first: usize,
+        pixels: &Pixels,
+        show: &mut impl FnMut(Shown),
+    ) -> usize {
+        let mut blocks = [None; FAN_OUT];
+        for (block, extent) in blocks.iter_mut().zip(index.extents(first, FAN_OUT)) {
+            *block = Some(extent);
+        }
+        let range = |extent: &BlockExtent| line.range_of(extent.start_uutc, extent.samples);
+        let ends_by = |extent: &Option<BlockExtent>, sample: i64| {
+            extent.as_ref().is_some_and(|it| range(it).1 <= sample)
+        };
+        let (shown_from, shown_to) = pixels.samples();
+        let mut at = blocks.partition_point(|it| ends_by(it, shown_from));
+        let mut pieces = 0;
+        while let Some(Some(extent)) = blocks.get(at) {
+            let node = Node::of(line, extent);
+            if node.first >= shown_to {
+                break;
+            }
+            let is_cut = node.first < shown_from || {
+                self.hint = pixels.of(node.first, self.hint);
+                node.end > pixels.end_of(self.hint)
+            };
+            if is_cut {
+                pieces += self.cut(&node, (first + at) as u32, pixels, show);
+                at += 1;
+                continue;
+            }
+            let until = pixels.end_of(self.hint);
+            let rest = blocks.get(at..).unwrap_or_default();
+            let count = rest.partition_point(|it| ends_by(it, until)).max(1);
+            let known = rest
+                .iter()
+                .take(count)
+                .flatten()
+                .filter_map(BlockExtent::known);
+            let (minimum, maximum) = known.fold((i32::MAX, i32::MIN), |one, other| {
+                (one.0.min(other.0), one.1.max(other.1))
+            });
+            show(Shown::Whole {
+                pixel: self.hint,
+                minimum,
+                maximum,
+                blocks: count as u32,
+            });
+            at += count;
+        }
+        pieces
     }
 
     /// Whether nothing below a node is to be looked at: it is outside, or in one pixel
