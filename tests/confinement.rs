@@ -15,7 +15,7 @@ use common::server::Server;
 use mef3_server::grpc::proto::client::LegacyClient;
 use mef3_server::grpc::proto::native::{
     FollowRequest, GetRecordingRequest, ListAnnotationsRequest, ListGapsRequest,
-    ListSegmentsRequest, ReadReducedRequest, TimeSpan, WatchRecordingRequest,
+    ListSegmentsRequest, ReadEnvelopeRequest, ReadReducedRequest, TimeSpan, WatchRecordingRequest,
 };
 use mef3_server::grpc::proto::{
     EnvelopeRequest, FileInfoRequest, OpenFileRequest, SetActiveChannelsRequest,
@@ -186,7 +186,7 @@ async fn try_native(client: &mut native::Client, path: &str) {
     let signal = by_time(Path::new(path), START, END);
     let read = first(client.read_signal(signal).await).await;
     // The first message says what there is, the second one has samples.
-    let mut read = read.map(|message| drop(message));
+    let mut read = read.map(|_| ());
     if read.is_ok() {
         let signal = by_time(Path::new(path), START, END);
         read = native::read(client, signal, None).await.map(|_| ());
@@ -200,6 +200,19 @@ async fn try_native(client: &mut native::Client, path: &str) {
     };
     let reduced = first(client.read_reduced(request).await).await;
     assert_refused(reduced.map(drop), &format!("ReadReduced of {path:?}"));
+    let request = ReadEnvelopeRequest {
+        recording: recording(),
+        span,
+        pixels: 10,
+        decode_all: true,
+        ..ReadEnvelopeRequest::default()
+    };
+    let envelope = async {
+        let mut messages = client.read_envelope(request).await?.into_inner();
+        while messages.message().await?.is_some() {}
+        Ok(())
+    };
+    assert_refused(envelope.await, &format!("ReadEnvelope of {path:?}"));
     // What only describes may say that the channel cannot be read.
     let request = GetRecordingRequest {
         recording: recording(),

@@ -1,6 +1,7 @@
 //! What the actors are told at their start, in plain units.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Config, SandboxMode};
@@ -75,6 +76,11 @@ pub(crate) struct Settings {
     pub(crate) request_bytes: u64,
     /// MiB of the points that reads are reduced to.
     pub(crate) points_mb: usize,
+    /// Bytes that are kept of envelopes for the next.
+    pub(crate) pyramid_bytes: usize,
+    /// Where it is kept on disk, if it is, and how many bytes of it.
+    pub(crate) envelope_folder: Option<PathBuf>,
+    pub(crate) pyramid_disk_bytes: u64,
     /// Bytes of the indices of all open recordings.
     pub(crate) metadata_bytes: usize,
     pub(crate) channels_per_read: usize,
@@ -147,6 +153,9 @@ impl From<&Config> for Settings {
             client_bytes: limits.client_bytes(),
             request_bytes: limits.request_bytes(),
             points_mb: limits.points_mb,
+            pyramid_bytes: limits.pyramid_bytes(),
+            envelope_folder: paths.cache_folder().map(Into::into),
+            pyramid_disk_bytes: limits.pyramid_disk_bytes(),
             metadata_bytes: limits.metadata_bytes(),
             channels_per_read: limits.channels_per_read,
             listings: limits.listings,

@@ -374,6 +374,10 @@ pub struct Limits {
     pub request_mb: u64,
     /// Points that all reads under way are reduced to, in MiB.
     pub points_mb: usize,
+    /// What is kept of envelopes for the next, in MiB; 0 keeps nothing.
+    pub pyramid_mb: usize,
+    /// What is kept of them in the cache folder, in MiB.
+    pub pyramid_disk_mb: u64,
     /// Length of one request as it comes, in KiB.
     pub request_message_kb: usize,
     /// Indices of all open recordings, in MiB.
@@ -407,6 +411,8 @@ impl Default for Limits {
             large_messages_mb: 16,
             request_mb: 16384,
             points_mb: 64,
+            pyramid_mb: 64,
+            pyramid_disk_mb: 1024,
             request_message_kb: 1024,
             metadata_mb: 4096,
             channels_per_read: 4096,
@@ -446,6 +452,16 @@ impl Limits {
         self.request_mb.saturating_mul(MIB as u64)
     }
 
+    /// What is kept of envelopes for the next, in bytes.
+    pub fn pyramid_bytes(&self) -> usize {
+        self.pyramid_mb.saturating_mul(MIB)
+    }
+
+    /// What is kept of them in the cache folder, in bytes.
+    pub fn pyramid_disk_bytes(&self) -> u64 {
+        self.pyramid_disk_mb.saturating_mul(MIB as u64)
+    }
+
     /// Length of one request as it comes, in bytes.
     pub fn request_message_bytes(&self) -> usize {
         self.request_message_kb.saturating_mul(1024)
@@ -465,12 +481,20 @@ pub struct Paths {
     pub host_root: PathBuf,
     /// Folders below which recordings may be read; none is everywhere, or the host root.
     pub data_roots: Vec<DataRoot>,
+    /// What envelopes leave for the next run of the server is kept in this folder; empty
+    /// is off.
+    pub cache_folder: PathBuf,
 }
 
 impl Paths {
     /// The folder below which paths of clients are looked up, if any.
     pub fn host_root(&self) -> Option<&Path> {
         given(&self.host_root)
+    }
+
+    /// The folder for what outlasts the server, if any.
+    pub fn cache_folder(&self) -> Option<&Path> {
+        (!self.cache_folder.as_os_str().is_empty()).then_some(self.cache_folder.as_path())
     }
 
     /// The folders below which workers may read; none is everywhere.

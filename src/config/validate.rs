@@ -176,6 +176,12 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         1..=1024 * TIB_IN_MIB as u64,
     )?;
     within("limits.points_mb", limits.points_mb, 1..=TIB_IN_MIB)?;
+    within("limits.pyramid_mb", limits.pyramid_mb, 0..=TIB_IN_MIB)?;
+    within(
+        "limits.pyramid_disk_mb",
+        limits.pyramid_disk_mb,
+        1..=TIB_IN_MIB as u64,
+    )?;
     within(
         "limits.request_message_kb",
         limits.request_message_kb,
@@ -249,6 +255,15 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         return Err(Objection {
             key: "paths.host_root",
             reason: format!("{} is not an absolute path", paths.host_root.display()),
+        });
+    }
+    if paths
+        .cache_folder()
+        .is_some_and(|folder| !folder.is_absolute())
+    {
+        return Err(Objection {
+            key: "paths.cache_folder",
+            reason: format!("{} is not an absolute path", paths.cache_folder.display()),
         });
     }
     for (number, root) in paths.data_roots.iter().enumerate() {

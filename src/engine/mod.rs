@@ -8,6 +8,7 @@
 
 mod blocks;
 mod catalog;
+mod envelope;
 mod follow;
 mod permits;
 mod points;
@@ -31,6 +32,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use blocks::{Block, BlockItem, BlockStream};
 pub(crate) use catalog::Listing;
+pub(crate) use envelope::{EnvelopeItem, EnvelopeRequest, EnvelopeStream};
 pub use follow::Follow;
 pub use permits::Held;
 pub(crate) use range::{RangePlan, RangeRequest, RangeStream, Shape};
@@ -139,6 +141,7 @@ impl EngineBuilder {
                 permits: Arc::new(permits),
                 points: PointsRoom::new(settings.points_mb),
                 listings: Listings::new(settings.listings),
+                envelopes: envelope::Envelopes::new(&settings),
                 settings,
                 stop,
                 has_ended,
@@ -186,6 +189,7 @@ struct Inner {
     permits: Arc<Permits>,
     points: PointsRoom,
     listings: Listings,
+    envelopes: envelope::Envelopes,
     settings: Settings,
     stop: watch::Sender<bool>,
     has_ended: watch::Receiver<bool>,

@@ -46,13 +46,18 @@ impl PointsRoom {
 
     /// Takes room for a read, until it ends.
     fn take(&self, plan: &PointsPlan) -> Result<OwnedSemaphorePermit, Error> {
-        let limit = "limits.points_mb";
-        let value = self.limit_mb as u64;
         let points = plan
             .shape
             .columns
             .saturating_mul(plan.channels.len() as u64);
-        let units = points.saturating_mul(POINT_BYTES).div_ceil(UNIT);
+        self.take_bytes(points.saturating_mul(POINT_BYTES))
+    }
+
+    /// The same of so many bytes.
+    pub(super) fn take_bytes(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
+        let limit = "limits.points_mb";
+        let value = self.limit_mb as u64;
+        let units = bytes.div_ceil(UNIT);
         if units > (value << 20) / UNIT {
             return Err(Error::LimitExceeded { limit, value });
         }

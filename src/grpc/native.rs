@@ -4,6 +4,7 @@ mod annotations;
 mod catalog;
 mod cursor;
 mod describe;
+mod envelope;
 mod pages;
 mod reduced;
 mod signal;
@@ -32,6 +33,7 @@ use super::proto::native::{
     ListSegmentsResponse, ReadReducedRequest, ReadReducedResponse, ReadSignalRequest,
     ReadSignalResponse, WatchRecordingRequest, WatchRecordingResponse,
 };
+use super::proto::native::{ReadEnvelopeRequest, ReadEnvelopeResponse};
 use super::roots::resolve;
 use crate::actors::file_manager::{Client, RecordingName, Use};
 use crate::actors::plan::channel_positions;
@@ -149,6 +151,7 @@ fn refused(error: Error) -> Status {
 impl RecordingService for Native {
     type ReadSignalStream = Replies<ReadSignalResponse>;
     type ReadReducedStream = Replies<ReadReducedResponse>;
+    type ReadEnvelopeStream = Replies<ReadEnvelopeResponse>;
     type FollowStream = Replies<FollowResponse>;
     type WatchRecordingStream = Replies<WatchRecordingResponse>;
 
@@ -271,6 +274,19 @@ impl RecordingService for Native {
         let range = reduced::range(&request)?;
         let opened = self.open(&caller, &request.recording).await?;
         let messages = reduced::messages(&self.engine, &opened, &request, range, caller.reader)?;
+        Ok(Response::new(messages))
+    }
+
+    async fn read_envelope(
+        &self,
+        request: Request<ReadEnvelopeRequest>,
+    ) -> Result<Response<Self::ReadEnvelopeStream>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let wanted = envelope::wanted(&request)?;
+        let opened = self.open(&caller, &request.recording).await?;
+        let channels = &request.channels;
+        let messages = envelope::messages(&self.engine, &opened, channels, wanted, caller.reader)?;
         Ok(Response::new(messages))
     }
 

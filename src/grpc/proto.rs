@@ -67,6 +67,7 @@ pub mod native {
         SampleForm, SampleSpan, Scale, Segment, SignalChunk, SignalGroup, SignalHeader, Subject,
         TimeSpan, WatchRecordingRequest, WatchRecordingResponse, WorkerStats, read_signal_request,
     };
+    pub use generated::{EnvelopeHeader, EnvelopePart, ReadEnvelopeRequest, ReadEnvelopeResponse};
 
     /// What a server implements and serves.
     pub mod server {

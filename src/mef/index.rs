@@ -100,6 +100,12 @@ impl Extrema {
         maximum: i32::MIN,
     };
 
+    /// Known ones.
+    #[cfg(test)]
+    pub(crate) fn of(minimum: i32, maximum: i32) -> Self {
+        Self { minimum, maximum }
+    }
+
     /// The least sample, where it is known.
     pub fn minimum(&self) -> Option<i32> {
         Some(self.minimum).filter(|&count| count != i32::MIN)
@@ -119,6 +125,24 @@ impl Extrema {
             return (maximum, minimum);
         }
         (minimum, maximum)
+    }
+}
+
+/// The part of a [`BlockEntry`] that says what a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockExtent {
+    /// Time of the first sample, absolute uUTC.
+    pub(crate) start_uutc: i64,
+    /// Number of samples.
+    pub(crate) samples: u32,
+    extrema: Extrema,
+}
+
+impl BlockExtent {
+    /// The least and the greatest sample in counts, where the index has both.
+    pub(crate) fn known(&self) -> Option<(i32, i32)> {
+        let known = (self.extrema.minimum()?, self.extrema.maximum()?);
+        (known.0 <= known.1).then_some(known)
     }
 }
 
@@ -253,6 +277,31 @@ impl BlockIndex {
     /// All entries in file order.
     pub fn iter(&self) -> impl Iterator<Item = BlockEntry> + '_ {
         (0..self.len()).filter_map(|block| self.get(block))
+    }
+
+    /// What up to so many blocks hold, from one on, to the end of its part at most.
+    pub(crate) fn extents(
+        &self,
+        first: usize,
+        blocks: usize,
+    ) -> impl Iterator<Item = BlockExtent> + '_ {
+        let at = first % PART_ENTRIES;
+        let part = self.parts.get(first / PART_ENTRIES).into_iter();
+        part.flat_map(move |part| {
+            let end = part.samples.len().min(at.saturating_add(blocks));
+            let starts = part.start_uutc.get(at..end).unwrap_or_default();
+            let samples = part.samples.get(at..end).unwrap_or_default();
+            let minima = part.minimum.get(at..end).unwrap_or_default();
+            let maxima = part.maximum.get(at..end).unwrap_or_default();
+            let entries = starts.iter().zip(samples).zip(minima).zip(maxima);
+            entries.map(
+                |(((&start_uutc, &samples), &minimum), &maximum)| BlockExtent {
+                    start_uutc,
+                    samples,
+                    extrema: Extrema { minimum, maximum },
+                },
+            )
+        })
     }
 
     /// The byte after the last block in the data file.

@@ -8,6 +8,8 @@ pub mod chaos;
 pub mod corpus;
 #[allow(dead_code, reason = "not every test program has engines of its own")]
 pub mod engine;
+#[allow(dead_code, reason = "not every test program asks for envelopes")]
+pub mod envelope;
 #[allow(dead_code, reason = "not every test program forges sessions")]
 pub mod forge;
 #[allow(dead_code, reason = "not every test program asks the native service")]

@@ -45,10 +45,12 @@ impl Roots {
     /// Whether something stands under a name, be it a link that leads nowhere.
     pub(super) fn look(&self, path: &Path) -> io::Result<()> {
         match self.0.is_empty() {
-            true => drop(fs::symlink_metadata(path)?),
-            false => drop(self.descriptor(path, OFlags::PATH | OFlags::NOFOLLOW)?),
+            true => fs::symlink_metadata(path).map(|_| ()),
+            false => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW;
+                self.descriptor(path, flags).map(|_| ())
+            }
         }
-        Ok(())
     }
 
     /// Whether a name is that of a folder, and of no link to one.
