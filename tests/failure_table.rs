@@ -19,7 +19,10 @@ procspawn::enable_test_support!();
 
 /// Nothing is read that was not asked for.
 fn launch() -> Launch {
-    Launch::new().env("MEF3_SERVER_PREFETCH_MAX_MB", "0")
+    Launch::new()
+        .env("MEF3_SERVER_PREFETCH_MAX_MB", "0")
+        // A probe under way would change which worker has the next job.
+        .env("MEF3_SERVER_HEALTH_PROBE_INTERVAL_S", "3600")
 }
 
 fn session() -> KnownSession {
