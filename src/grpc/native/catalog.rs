@@ -67,8 +67,12 @@ impl Native {
             most,
         };
         let walk = self.engine.find_sessions(listing).await.map_err(refused)?;
-        let problems = walk.unreadable.iter();
-        answer.problems = problems.map(|problem| cut(problem.to_string())).collect();
+        for problem in &walk.unreadable {
+            // What lies elsewhere is not even named.
+            if caller.may_read(problem.file(), root.name()).await? {
+                answer.problems.push(cut(problem.to_string()));
+            }
+        }
         cursor.after = walk.after;
         let mut bytes = 0;
         let mut before = None;
@@ -79,15 +83,11 @@ impl Native {
                 break;
             }
             let mut entry = entry(root, &session);
-            if let Some(token) = &caller.token {
-                let path = root.path().join(&session.path);
-                match token.check(&path, &entry.id).await {
-                    Err(Error::OutsideRoots { .. }) => continue,
-                    checked => checked.map_err(refused)?,
-                }
+            let path = root.path().join(&session.path);
+            if !caller.may_read(&path, &entry.id).await? {
+                continue;
             }
             if let Some(wanted) = request.span {
-                let path = root.path().join(&session.path);
                 match self.span_of(caller, &path).await {
                     Ok(span) if !span.is_some_and(|span| overlap(span, wanted)) => continue,
                     Ok(span) => entry.span = span,
@@ -140,6 +140,19 @@ impl Native {
             start_uutc,
             end_uutc,
         }))
+    }
+}
+
+impl Caller {
+    /// Whether the token of the call, if it needs one, is for a path.
+    async fn may_read(&self, path: &Path, name: &str) -> Result<bool, Status> {
+        let Some(token) = &self.token else {
+            return Ok(true);
+        };
+        match token.check(path, name).await {
+            Err(Error::OutsideRoots { .. }) => Ok(false),
+            checked => checked.map(|()| true).map_err(refused),
+        }
     }
 }
 
