@@ -32,7 +32,7 @@ use super::session_state::{news_of, state_now};
 use super::settings::Settings;
 use super::supervisor::WorkerSupervisor;
 use crate::error::Error;
-use crate::mef::{OpenOptions, Refresh, Rule};
+use crate::mef::{MefError, OpenOptions, Refresh, Rule};
 use crate::worker::page::{PagedRecording, RecordingId};
 
 /// Figures of the open recordings.
@@ -454,7 +454,7 @@ impl Handler<Check> for FileManager {
         let news = news_of(self.coordinator.clone(), path, options, recording.clone());
         let answer = async move {
             let same = news.await.and_then(|news| match news {
-                Refresh::Replaced => Err(recording.changed()),
+                Refresh::Replaced(file) => Err(Error::Mef(MefError::Changed { file })),
                 Refresh::Unchanged | Refresh::Grown(_) => Ok(()),
             });
             // Whoever asked may be gone.

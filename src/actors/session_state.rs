@@ -73,7 +73,7 @@ pub(super) async fn state_now(
     );
     match news.await? {
         Refresh::Unchanged => return Ok(before),
-        Refresh::Replaced => {}
+        Refresh::Replaced(_) => {}
         Refresh::Grown(growth) => {
             let grown = spawn_blocking(move || {
                 let recording = before.recording.grown(*growth)?;

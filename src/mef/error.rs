@@ -84,7 +84,7 @@ pub enum MefError {
         reason: Malformation,
     },
     /// The file is not the one that was read when the session was opened.
-    #[error("{}: the file was replaced or truncated after the session was opened", file.display())]
+    #[error("{}: replaced or truncated after the session was opened", file.display())]
     Changed {
         /// The file at fault.
         #[serde(with = "path_bytes")]

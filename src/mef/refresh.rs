@@ -5,7 +5,7 @@
 //! data file, each with its checksum, new segments and new channels. Anything
 //! else that is not as it was makes it another recording.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -16,9 +16,10 @@ use super::error::MefError;
 use super::identity::{FileIdentity, SegmentIdentity};
 use super::index::{BlockEntry, BlockIndex, duration_us};
 use super::layout::{HEADER_BYTES, INDEX_ENTRY_BYTES};
+use super::path_bytes;
 use super::reconcile::Reconciler;
 use super::recording::{Channel, Recording, Segment, UnreadableChannel};
-use super::segment::{SegmentFiles, is_growing, read_metadata};
+use super::segment::{SegmentFiles, channel_folder, is_growing, read_metadata};
 use super::session::{
     OpenOptions, Outcome, Segments, changing_rate, channels_of, number_of, read_segment_or_reason,
     segments_of,
@@ -122,8 +123,9 @@ pub(crate) enum Refresh {
     Unchanged,
     /// There is more of it.
     Grown(Box<Growth>),
-    /// Something that was known is not there any more, or is another.
-    Replaced,
+    /// Something that was known is not there any more, or is another: this file or
+    /// folder, by its path.
+    Replaced(#[serde(with = "path_bytes")] PathBuf),
 }
 
 /// The session as it is now, without what was known.
@@ -158,7 +160,7 @@ impl Refresh {
     /// that came from another process are checked before they are used.
     pub(crate) fn fits(&self, known: &Known) -> bool {
         match self {
-            Self::Unchanged | Self::Replaced => true,
+            Self::Unchanged | Self::Replaced(_) => true,
             Self::Grown(growth) => growth.fits(known),
         }
     }
@@ -266,7 +268,7 @@ pub(crate) fn refresh(
     if let Some(same) = known.is_in_archive(path, roots)? {
         return Ok(match same {
             true => Refresh::Unchanged,
-            false => Refresh::Replaced,
+            false => Refresh::Replaced(path.to_owned()),
         });
     }
     let (store, _) = Store::open(path, roots)?;
@@ -288,16 +290,17 @@ pub(crate) fn refresh(
             }
         };
         let known = before.next_if(|known| known.name == name);
-        if before.peek().is_some_and(|known| known.name < name) {
-            return Ok(Refresh::Replaced);
+        if let Some(gone) = before.peek().filter(|known| known.name < name) {
+            return Ok(Refresh::Replaced(path.join(channel_folder(&gone.name))));
         }
         let mut news = Vec::new();
-        let found = segments_of(&store, format!("{name}.timd"));
+        let folder = channel_folder(&name);
+        let found = segments_of(&store, &folder);
         let found = match (found, known) {
             (Ok(found), _) => found,
             // What the system does not let us look at may be as it was.
             (Err(error @ MefError::Io { .. }), _) => return Err(error),
-            (Err(_), Some(_)) => return Ok(Refresh::Replaced),
+            (Err(_), Some(_)) => return Ok(Refresh::Replaced(path.join(folder))),
             (Err(error), None) => {
                 growth.unreadable.push(UnreadableChannel { name, error });
                 continue;
@@ -327,12 +330,16 @@ pub(crate) fn refresh(
                 }
                 // As above.
                 Err(error @ MefError::Io { .. }) => return Err(error),
-                Ok(None) | Err(_) => return Ok(Refresh::Replaced),
+                Ok(None) | Err(_) => {
+                    let segment = SegmentFiles::new(&name, &segment.stem);
+                    return Ok(Refresh::Replaced(path.join(segment.folder())));
+                }
             }
             progress();
         }
-        if segments.next().is_some() {
-            return Ok(Refresh::Replaced);
+        if let Some(gone) = segments.next() {
+            let segment = SegmentFiles::new(&name, &gone.stem);
+            return Ok(Refresh::Replaced(path.join(segment.folder())));
         }
         changed |= known.is_some_and(|known| known.unreadable != unreadable);
         if known.is_some() {
@@ -344,8 +351,8 @@ pub(crate) fn refresh(
             growth.channels.push((name, news));
         }
     }
-    if before.next().is_some() {
-        return Ok(Refresh::Replaced);
+    if let Some(gone) = before.next() {
+        return Ok(Refresh::Replaced(path.join(channel_folder(&gone.name))));
     }
     changed |= growth
         .unreadable
@@ -664,7 +671,7 @@ mod tests {
         assert!(news.fits(&known));
         let honest = growth(news);
         let grown = before.grown(honest.clone()).unwrap();
-        assert!(Refresh::Unchanged.fits(&known) && Refresh::Replaced.fits(&known));
+        assert!(Refresh::Unchanged.fits(&known) && Refresh::Replaced(path.clone()).fits(&known));
         // They are told to somebody who has them already.
         assert!(!honest.fits(&Known::of(&grown)));
 

@@ -49,10 +49,15 @@ pub(crate) struct SegmentFiles {
     stem: String,
 }
 
+/// The folder of a time-series channel, relative to the session.
+pub(crate) fn channel_folder(channel: &str) -> String {
+    format!("{channel}.timd")
+}
+
 impl SegmentFiles {
     /// Of a time-series channel.
     pub(crate) fn new(channel: &str, stem: &str) -> Self {
-        Self::in_folder(format!("{channel}.timd").as_ref(), stem)
+        Self::in_folder(channel_folder(channel).as_ref(), stem)
     }
 
     /// Of a channel by its folder.
@@ -61,6 +66,11 @@ impl SegmentFiles {
             folder: channel.join(format!("{stem}.segd")),
             stem: stem.to_owned(),
         }
+    }
+
+    /// Their folder, relative to the session.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The file of an extension, relative to the session.

@@ -14,7 +14,7 @@ use super::crypto::{Access, Password};
 use super::error::{Malformation, MefError};
 use super::metadata::Subject;
 use super::recording::{Channel, Recording, Segment, UnreadableChannel, UnreadableSegment};
-use super::segment::{FoundSegment, SegmentFiles, read_segment};
+use super::segment::{FoundSegment, SegmentFiles, channel_folder, read_segment};
 use super::store::{Roots, Store};
 use super::video_channel::{read_video_channels, video_print};
 
@@ -138,7 +138,7 @@ fn read_segments(
     progress: &mut dyn FnMut(),
 ) -> Result<Vec<Outcome>, MefError> {
     let mut outcomes = Vec::new();
-    for (number, stem) in segments_of(store, format!("{channel}.timd"))? {
+    for (number, stem) in segments_of(store, channel_folder(channel))? {
         outcomes.push(read_segment_or_reason(
             store,
             channel,

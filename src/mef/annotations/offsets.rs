@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::mef::recording::Recording;
+use crate::mef::segment::channel_folder;
 
 /// What is known of the offset of some times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,13 +52,13 @@ impl TimeOffsets {
         let readable = recording.channels.iter().map(|channel| {
             let segments = channel.segments.iter();
             ChannelOffsets::new(
-                format!("{}.timd", channel.name),
+                channel_folder(&channel.name),
                 segments.map(|segment| (&segment.stem, segment.recording_time_offset)),
                 channel.unreadable.iter().map(|segment| &segment.stem),
             )
         });
         let unreadable = recording.unreadable.iter().map(|channel| {
-            let folder = format!("{}.timd", channel.name);
+            let folder = channel_folder(&channel.name);
             ChannelOffsets::new(folder, std::iter::empty(), std::iter::empty())
         });
         // A video channel without any segment says as little as one of samples.
