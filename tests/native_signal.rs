@@ -13,9 +13,15 @@ use common::server::Server;
 use mef3_server::grpc::proto::native::{
     GetRecordingRequest, MissingReason, OnDamage, ReadSignalRequest, SampleForm,
 };
+use mef3_server::mef::{ChannelOptions, SessionOptions, SessionWriter};
 use tonic::Code;
 
-const FORMS: [SampleForm; 3] = [SampleForm::Counts, SampleForm::Float32, SampleForm::Float64];
+const FORMS: [SampleForm; 4] = [
+    SampleForm::Counts,
+    SampleForm::Float32,
+    SampleForm::Float64,
+    SampleForm::RedBlocks,
+];
 
 /// Holds a row against what mef3io reads: values, and counts where it has a value.
 fn assert_row(row: &Row, values: &[f64], counts: &[i32], form: SampleForm, what: &str) {
@@ -24,7 +30,7 @@ fn assert_row(row: &Row, values: &[f64], counts: &[i32], form: SampleForm, what:
         let what = format!("{what}, column {column}");
         match (form, cell) {
             (_, Cell::Missing(_)) => assert!(value.is_nan(), "{what}"),
-            (SampleForm::Counts, Cell::Count(count)) => {
+            (SampleForm::Counts | SampleForm::RedBlocks, Cell::Count(count)) => {
                 assert!(!value.is_nan(), "{what}");
                 assert_eq!(count, counts[column], "{what}");
                 let scaled = f64::from(count) * row.factors[column];
@@ -49,26 +55,27 @@ fn is_locked(session: &Session, channel: &str, password: Option<&str>) -> bool {
 
 async fn compare_windows(client: &mut Client, session: &Session, password: Option<&str>) -> usize {
     let windows = session.windows();
-    for (number, window) in windows.iter().enumerate() {
-        let form = FORMS[number % FORMS.len()];
-        let request = ReadSignalRequest {
-            channels: vec![window.channel.clone()],
-            compression: (number % 2 + 1) as i32,
-            ..by_time(&session.path, window.start_uutc, window.end_uutc)
-        };
-        let what = format!("{}, {}, {form:?}", session.name, window.kind);
-        let request = in_form(request, form, OnDamage::Fail);
-        let answer = read(client, request, password).await;
-        if is_locked(session, &window.channel, password) {
-            let refused = answer.expect_err(&what);
-            assert_eq!(refused.code(), Code::FailedPrecondition, "{what}");
-            continue;
+    for (window, number) in windows.iter().zip(0..) {
+        for form in FORMS {
+            let request = ReadSignalRequest {
+                channels: vec![window.channel.clone()],
+                compression: number % 2 + 1,
+                ..by_time(&session.path, window.start_uutc, window.end_uutc)
+            };
+            let what = format!("{}, {}, {form:?}", session.name, window.kind);
+            let request = in_form(request, form, OnDamage::Fail);
+            let answer = read(client, request, password).await;
+            if is_locked(session, &window.channel, password) {
+                let refused = answer.expect_err(&what);
+                assert_eq!(refused.code(), Code::FailedPrecondition, "{what}");
+                continue;
+            }
+            let signal = answer.expect(&what);
+            assert!(signal.damage.is_empty());
+            assert_row(&signal.rows[0], &window.mef3io, &window.counts, form, &what);
         }
-        let signal = answer.expect(&what);
-        assert!(signal.damage.is_empty());
-        assert_row(&signal.rows[0], &window.mef3io, &window.counts, form, &what);
     }
-    windows.len()
+    windows.len() * FORMS.len()
 }
 
 #[tokio::test]
@@ -86,7 +93,7 @@ async fn every_window_of_the_corpus_in_all_forms() {
             compared += compare_windows(&mut client, &session, password.as_deref()).await;
         }
     }
-    assert!(compared >= 700, "only {compared} windows");
+    assert!(compared >= 2_800, "only {compared} windows");
 }
 
 #[tokio::test]
@@ -169,13 +176,22 @@ async fn every_missing_sample_has_its_reason() {
                     assert!((first as f64..last as f64).contains(&time));
                     gaps += 1;
                 }
-                Cell::Missing(reason) => panic!("{reason:?}"),
+                Cell::Missing(_) | Cell::Unsent => panic!("{cell:?}"),
                 Cell::Value(_) | Cell::Count(_) => {}
             }
         }
         let expected = facts["gaps"].as_u64().unwrap() > 0;
         assert_eq!(gaps > 0, expected, "{}", row.channel);
     }
+}
+
+/// Why each column of a row has no sample.
+fn reasons(row: &Row) -> Vec<Option<MissingReason>> {
+    let reason = |cell: &Cell| match cell {
+        Cell::Missing(reason) => Some(*reason),
+        _ => None,
+    };
+    row.cells.iter().map(reason).collect()
 }
 
 #[tokio::test]
@@ -195,8 +211,25 @@ async fn damage_is_an_error_or_named_where_it_is_masked() {
     let request = by_time(&path, span.start_uutc, span.end_uutc);
     let failed = read(&mut client, request.clone(), None).await.unwrap_err();
     assert_eq!(failed.code(), Code::DataLoss, "{failed:?}");
-    let request = in_form(request, SampleForm::Counts, OnDamage::Mask);
-    let signal = read(&mut client, request, None).await.unwrap();
+    let masked = in_form(request.clone(), SampleForm::Counts, OnDamage::Mask);
+    let signal = read(&mut client, masked, None).await.unwrap();
+    for form in [
+        SampleForm::Float32,
+        SampleForm::Float64,
+        SampleForm::RedBlocks,
+    ] {
+        let other = in_form(request.clone(), form, OnDamage::Fail);
+        let refused = read(&mut client, other, None).await.unwrap_err();
+        assert_eq!(refused.message(), failed.message(), "{form:?}");
+        let other = in_form(request.clone(), form, OnDamage::Mask);
+        let other = read(&mut client, other, None).await.unwrap();
+        assert_eq!(other.damage, signal.damage, "{form:?}");
+        for (row, expected) in other.rows.iter().zip(&signal.rows) {
+            assert_eq!(reasons(row), reasons(expected), "{form:?}");
+            let exact = form != SampleForm::RedBlocks || row.cells == expected.cells;
+            assert!(exact, "{form:?}");
+        }
+    }
     assert!(!signal.damage.is_empty());
     let lost: u64 = signal.damage.iter().map(|damage| damage.samples).sum();
     let missing = signal.rows.iter().flat_map(|row| &row.cells);
@@ -249,7 +282,12 @@ async fn read_in_pieces(client: &mut Client, path: &Path, request: ReadSignalReq
         .into_inner();
     let mut reading = Reading::begin(&mut stream).await.unwrap();
     let mut pieces = 1;
+    let mut cursor = reading.cursor.clone();
     while reading.go_on(&mut stream).await.unwrap() {
+        // A message without a cursor is one of several that belong together.
+        if std::mem::replace(&mut cursor, reading.cursor.clone()) == reading.cursor {
+            continue;
+        }
         // The connection is cut, and another packing is asked for.
         drop(stream);
         let next = ReadSignalRequest {
@@ -278,9 +316,11 @@ async fn a_cut_reply_goes_on_by_its_cursor() {
     for name in ["mixed_rates", "high_rate_32k", "eight_channels"] {
         let session = Session::load(&folder, name);
         let (start, end) = ends(&session);
-        let request = by_time(&session.path, start, end);
-        let request = in_form(request, SampleForm::Float64, OnDamage::Fail);
-        pieces += read_in_pieces(&mut client, &session.path, request).await;
+        for form in [SampleForm::Float64, SampleForm::RedBlocks] {
+            let request = by_time(&session.path, start, end);
+            let request = in_form(request, form, OnDamage::Fail);
+            pieces += read_in_pieces(&mut client, &session.path, request).await;
+        }
     }
     assert!(pieces >= 10, "only {pieces} pieces");
     // A cursor of another request, and none at all.
@@ -327,4 +367,49 @@ async fn passwords_open_what_they_are_for() {
     let password = password.parse().unwrap();
     text.metadata_mut().insert("x-mef3-password", password);
     assert!(client.read_signal(text).await.is_ok());
+}
+
+/// Blocks that are longer than a message, and more rows than a message has room for.
+#[tokio::test]
+async fn long_blocks_come_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.mefd");
+    let mut session = SessionWriter::create(&path, SessionOptions::default()).unwrap();
+    let samples = 700_000;
+    let mut names = Vec::new();
+    for number in 0..3 {
+        let options = ChannelOptions {
+            block_samples: Some(300_000),
+            ..ChannelOptions::new(format!("c{number}"), 1000.0)
+        };
+        names.push(options.name.clone());
+        let mut chance = fastrand::Rng::with_seed(number);
+        let counts: Vec<i32> = (0..samples).map(|_| chance.i32(..) >> 1).collect();
+        let mut channel = session.channel(options).unwrap();
+        channel.write(1_000_000, &counts).unwrap();
+        channel.finish().unwrap();
+    }
+    let server = Server::start(&[]);
+    let mut client = connect(&server).await;
+    // In the midst of blocks, and a row twice.
+    let request = ReadSignalRequest {
+        channels: [&names[..], &names[1..2]].concat(),
+        ..by_time(&path, 100_000_000, 650_000_000)
+    };
+    let counts = in_form(request.clone(), SampleForm::Counts, OnDamage::Fail);
+    let counts = read(&mut client, counts, None).await.unwrap();
+    let blocks = in_form(request.clone(), SampleForm::RedBlocks, OnDamage::Fail);
+    let blocks = read(&mut client, blocks, None).await.unwrap();
+    assert_eq!(blocks.rows.len(), 4);
+    for (row, expected) in blocks.rows.iter().zip(&counts.rows) {
+        assert_eq!(
+            (&row.channel, &row.cells),
+            (&expected.channel, &expected.cells)
+        );
+    }
+    // Eight blocks or more of 1.5 MB each.
+    assert!(blocks.messages > 24, "only {} messages", blocks.messages);
+    let request = in_form(request, SampleForm::RedBlocks, OnDamage::Fail);
+    let pieces = read_in_pieces(&mut client, &path, request).await;
+    assert!(pieces > 30, "only {pieces} pieces");
 }

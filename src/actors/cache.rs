@@ -227,15 +227,15 @@ impl Handler<CountCache> for Cache {
 mod tests {
     use super::*;
     use crate::mef::DecodedBlock;
-    use crate::worker::page::{PagedRecording, SegmentId};
+    use crate::worker::page::{Form, PagedRecording, SegmentId};
 
-    fn page(samples: usize) -> Arc<Page> {
+    fn page(samples: u32) -> Arc<Page> {
         let block = DecodedBlock {
             start_uutc: 0,
-            samples: samples as u32,
+            samples,
             damage: None,
         };
-        Arc::new(Page::new(0, vec![block], vec![0; samples].into()).unwrap())
+        Arc::new(Page::new(0, [(block, samples)], vec![0; samples as usize].into()).unwrap())
     }
 
     fn keys(count: u32) -> Vec<PageKey> {
@@ -245,6 +245,7 @@ mod tests {
             segment: SegmentId::ANY,
             first_block,
             blocks: 1,
+            form: Form::Counts,
         };
         (0..count).map(key).collect()
     }

@@ -379,6 +379,7 @@ impl Coordinator {
             let page = PageWork {
                 first_block: key.first_block,
                 blocks: blocks.collect(),
+                form: key.form,
             };
             let place = (key.recording, key.segment);
             if last.replace(place) == Some(place)
@@ -427,7 +428,7 @@ impl Coordinator {
             let completed = self.flights.answered(key, &outcome);
             match outcome {
                 Ok(page) => {
-                    decodes |= page.has_samples();
+                    decodes |= page.has_words();
                     let predicted = *predicted && completed == Completed::Unwanted;
                     self.statistics.decoded += 1;
                     self.statistics.decoded_for_predictions += u64::from(predicted);

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::mef::{Channel, Grid, Placement, Rule};
-use crate::worker::page::{PageKey, PagedRecording};
+use crate::mef::{BlockPosition, Channel, Grid, Placement, Rule};
+use crate::worker::page::{Form, PageKey, PagedRecording};
 
 /// How a reader is expected to go on after a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct ReadPlan {
     /// The columns that are read.
     pub(crate) columns: Range<u64>,
     pub(crate) pattern: Pattern,
+    /// What is wanted of the blocks.
+    pub(crate) form: Form,
 }
 
 /// Positions of the named channels in their order; all, where none is named.
@@ -122,6 +124,18 @@ impl ReadPlan {
             grid,
             columns: 0..grid.columns(),
             pattern,
+            form: Form::Counts,
+        })
+    }
+
+    /// The page that holds a block of a channel, in the form that is wanted.
+    pub(crate) fn page_of(&self, channel: u32, block: BlockPosition) -> Option<PageKey> {
+        let page = self
+            .recording
+            .page_of(channel, block.segment, block.block)?;
+        Some(PageKey {
+            form: self.form,
+            ..page
         })
     }
 
@@ -143,7 +157,7 @@ impl ReadPlan {
     }
 
     /// Every page that the whole read needs, each once, earliest row first, as
-    /// far as a budget of decoded bytes reaches. They are taken from it; what
+    /// far as a budget of bytes reaches. They are taken from it; what
     /// does not fit ends it.
     pub(crate) fn pages(&self, budget: &mut usize) -> Vec<PageKey> {
         let mut seen = HashSet::new();
@@ -153,13 +167,16 @@ impl ReadPlan {
                 continue;
             };
             let placement = Placement::new(self.grid, channel);
-            let columns = self.columns.clone();
-            for key in channel_pages(&self.recording, position, channel, &placement, columns) {
+            let blocks = placement.blocks(channel, self.columns.clone());
+            for key in blocks
+                .into_iter()
+                .filter_map(|it| self.page_of(position, it))
+            {
                 if !seen.insert(key) {
                     continue;
                 }
-                let samples = self.recording.samples_of(&key);
-                let rest = budget.checked_sub(samples as usize * size_of::<i32>());
+                let words = self.recording.words_of(&key);
+                let rest = budget.checked_sub(words as usize * size_of::<i32>());
                 *budget = rest.unwrap_or(0);
                 if rest.is_none() {
                     return pages;
@@ -169,23 +186,4 @@ impl ReadPlan {
         }
         pages
     }
-}
-
-/// Pages that hold a channel's blocks for some columns, in order, neighbours
-/// not repeated.
-fn channel_pages<'a>(
-    recording: &'a PagedRecording,
-    position: u32,
-    channel: &Channel,
-    placement: &Placement,
-    columns: Range<u64>,
-) -> impl Iterator<Item = PageKey> + use<'a> {
-    let mut last = None;
-    placement
-        .blocks(channel, columns)
-        .into_iter()
-        .filter_map(move |block| {
-            let page = recording.page_of(position, block.segment, block.block)?;
-            (last.replace(page) != Some(page)).then_some(page)
-        })
 }

@@ -57,7 +57,7 @@ impl Block {
         let Some(block) = self.page.block(self.position.block) else {
             return Ok(&[]);
         };
-        block.damage.map_or(Ok(block.counts), Err)
+        block.damage.map_or(Ok(block.words), Err)
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) use reader::Reader;
 pub use request::ReadRequest;
 pub use statistics::Statistics;
 pub use windows::{Masked, Missing, MissingReason, ScaleChange, Window, WindowStream};
+pub(crate) use windows::{StoredBlock, StoredPart, StoredStream};
 
 use self::catalog::Listings;
 use self::permits::Permits;
@@ -61,7 +62,7 @@ use crate::mef::{
     self, Malformation, MefError, OpenOptions, RecordPage, RecordQuery, RecordReader, SampleValue,
     check_readable,
 };
-use crate::worker::page::{PagedRecording, Revision};
+use crate::worker::page::{Form, PagedRecording, Revision};
 
 /// How long a shutdown waits for killed workers to be reaped. They are gone within
 /// milliseconds, unless storage holds them.
@@ -386,6 +387,25 @@ impl Engine {
         let pages = self.read_ahead(plan, reader, columns, on_damage)?;
         let masked = Arc::clone(&self.inner.masked_blocks);
         Ok(WindowStream::new(pages, on_damage, masked))
+    }
+
+    /// The stored blocks of a plan that is not larger than it may be.
+    pub(crate) fn stream_stored(
+        &self,
+        plan: ReadPlan,
+        reader: Reader,
+        columns_per_message: u64,
+        on_damage: OnDamage,
+    ) -> Result<StoredStream, Error> {
+        let form = Form::Stored;
+        let pages = self.read_ahead(
+            ReadPlan { form, ..plan },
+            reader,
+            columns_per_message,
+            on_damage,
+        )?;
+        let masked = Arc::clone(&self.inner.masked_blocks);
+        Ok(StoredStream::new(pages, on_damage, masked))
     }
 
     /// Refuses a read of more samples than one may have, each of so many bytes.

@@ -61,7 +61,7 @@ struct Coming {
     /// For each row, the blocks to place, in order, and the page of each.
     rows: Vec<Vec<(BlockPosition, PageKey)>>,
     asked: Vec<PageKey>,
-    /// Decoded bytes of these.
+    /// Bytes of these.
     bytes: usize,
     answer: MaybeDone<oneshot::Receiver<Fetched>>,
 }
@@ -423,7 +423,7 @@ impl ReadAhead {
             };
             let blocks = placement.blocks(channel, first_column..first_column + columns);
             let row = blocks.into_iter().filter_map(|block| {
-                let key = recording.page_of(position, block.segment, block.block)?;
+                let key = self.plan.page_of(position, block)?;
                 if !self.held.contains_key(&key) && seen.insert(key) {
                     asked.push(key);
                 }
@@ -491,9 +491,9 @@ pub(super) async fn fetch(
     page
 }
 
-/// Bytes of a page's samples.
+/// Bytes of a page's words.
 pub(super) fn bytes_of(recording: &PagedRecording, key: &PageKey) -> usize {
-    recording.samples_of(key) as usize * size_of::<i32>()
+    recording.words_of(key) as usize * size_of::<i32>()
 }
 
 /// The end of a page's last block, in uUTC.

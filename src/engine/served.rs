@@ -18,7 +18,7 @@ use crate::actors::settings::{Settings, Stretches};
 use crate::error::Error;
 use crate::mef::{Channel, Grid, Rule, WindowError};
 use crate::reduce::OrderedRow;
-use crate::worker::page::PagedRecording;
+use crate::worker::page::{Form, PagedRecording};
 
 /// Most columns: beyond it, not every one has a number in f64.
 const MOST_COLUMNS: f64 = 4_503_599_627_370_496.0;
@@ -375,6 +375,7 @@ impl ServedPlan {
             grid,
             columns: 0..grid.columns(),
             pattern,
+            form: Form::Counts,
         }
     }
 }

@@ -1,16 +1,19 @@
 //! A read as placed samples.
 
+mod line;
 mod missing;
+mod stored;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
 
-use self::missing::{Coverage, reason_without_block};
+use self::line::{Line, Told};
+use self::missing::Coverage;
 pub use self::missing::{Missing, MissingReason, ScaleChange};
+pub(crate) use self::stored::{StoredBlock, StoredPart, StoredStream};
 use super::read_ahead::{Chunk, ReadAhead};
 use crate::config::OnDamage;
 use crate::error::Error;
@@ -97,7 +100,7 @@ impl<T: SampleValue> WindowStream<T> {
         }
     }
 
-    /// The same with the details of each window.
+    /// The same with the details of each window, or without.
     pub(crate) fn detailed(mut self, detailed: bool) -> Self {
         self.detailed = detailed;
         self
@@ -161,71 +164,33 @@ fn assemble<T: SampleValue>(
     let rows = chunk.rows.len();
     let columns = chunk.columns as usize;
     let mut samples = vec![T::GAP; rows * columns];
-    let plan = &pages.plan;
-    let from = plan.grid.time_bound(chunk.first_column, 0.0);
-    let until = plan
-        .grid
-        .time_bound(chunk.first_column + chunk.columns, 0.0);
-    let mut masked = Vec::new();
-    let (mut missing, mut scales) = (Vec::new(), Vec::new());
+    let rule = pages.plan.grid.rule();
+    let of_read = chunk.first_column..chunk.first_column + chunk.columns;
+    let mut told = Told::default();
     let lines = samples.chunks_exact_mut(columns.max(1));
-    let sources = plan.rows().zip(&pages.placements).zip(&chunk.rows);
+    let sources = pages.plan.rows().zip(&pages.placements).zip(&chunk.rows);
     for ((line, ((channel, placement), blocks)), row) in lines.zip(sources).zip(0..) {
+        let line_of = Line {
+            recording: &pages.plan.recording.recording,
+            row,
+            channel,
+            placement,
+            columns: &of_read,
+            on_damage,
+        };
         let mut coverage = detailed.then(Coverage::default);
-        if on_damage == OnDamage::Mask {
-            let unreadable = channel.unreadable_within(from, until);
-            masked.extend(unreadable.map(|segment| Masked::Segment {
-                channel: channel.name.clone(),
-                segment: Box::new(segment.clone()),
-            }));
-        }
+        line_of.begin(&mut told);
         for (position, page) in blocks {
             let Some(block) = page.block(position.block) else {
                 continue;
             };
-            if let Some(damage) = block.damage {
-                let recording = &plan.recording.recording;
-                let start = block.start_uutc;
-                let damaged = DamagedBlock::new(recording, channel, *position, start, damage);
-                match on_damage {
-                    OnDamage::Fail => return Err(Error::Read(Box::new(damaged).into())),
-                    OnDamage::Mask => masked.push(Masked::Block(Box::new(damaged))),
-                }
-                let column = placement.column(*position, start, damage.samples);
-                if let Some((coverage, column)) = coverage.as_mut().zip(column) {
-                    coverage.damage(visible(column, damage.samples, chunk));
-                }
-                continue;
-            }
-            let samples = block.counts.len() as u32;
-            let Some(column) = placement.column(*position, block.start_uutc, samples) else {
-                continue;
-            };
-            let scale = scale_of::<T>(channel, position.segment, plan.grid.rule())?;
-            place(block.counts, column, scale, chunk.first_column, line);
-            if let Some(coverage) = &mut coverage {
-                let segment = channel.segments.get(position.segment as usize);
-                let factor = segment.map(|it| it.acquisition.units_conversion_factor);
-                coverage.show(visible(column, samples, chunk), factor.unwrap_or_default());
+            if let Some(column) = line_of.take(*position, &block, coverage.as_mut(), &mut told)? {
+                let scale = scale_of::<T>(channel, position.segment, rule)?;
+                place(block.words, column, scale, chunk.first_column, line);
             }
         }
         if let Some(coverage) = coverage {
-            scales.extend(coverage.factors(columns).into_iter().map(
-                |(first_column, units_conversion_factor)| ScaleChange {
-                    row,
-                    first_column,
-                    units_conversion_factor,
-                },
-            ));
-            let first = chunk.first_column;
-            let reason_of = |at| reason_without_block(&plan.grid, channel, first, at);
-            let without = coverage.missing(columns, reason_of);
-            missing.extend(without.into_iter().map(|(range, reason)| Missing {
-                row,
-                first_column: range.start,
-                columns: range.len(),
-                reason,
-            }));
+            line_of.end(coverage, &mut told);
         }
     }
     Ok(Window {
@@ -233,18 +198,8 @@ fn assemble<T: SampleValue>(
         rows,
         columns,
         samples,
-        masked,
-        missing,
-        scales,
+        masked: told.masked,
+        missing: told.missing,
+        scales: told.scales,
     })
-}
-
-/// The columns of a block within a chunk, counted from its first.
-fn visible(column: i64, samples: u32, chunk: &Chunk) -> Range<usize> {
-    let at = |column: i128| {
-        let within = column - i128::from(chunk.first_column);
-        within.clamp(0, i128::from(chunk.columns)) as usize
-    };
-    let start = i128::from(column);
-    at(start)..at(start + i128::from(samples))
 }

@@ -63,9 +63,10 @@ pub mod native {
         GetStatsResponse, Limits, ListAnnotationsRequest, ListAnnotationsResponse, ListGapsRequest,
         ListGapsResponse, ListRecordingsRequest, ListRecordingsResponse, ListSegmentsRequest,
         ListSegmentsResponse, Missing, MissingReason, OnDamage, RateGroup, ReadReducedRequest,
-        ReadReducedResponse, ReadSignalRequest, ReadSignalResponse, RecordingEntry, Revision,
-        SampleForm, SampleSpan, Scale, Segment, SignalChunk, SignalGroup, SignalHeader, Subject,
-        TimeSpan, WatchRecordingRequest, WatchRecordingResponse, WorkerStats, read_signal_request,
+        ReadReducedResponse, ReadSignalRequest, ReadSignalResponse, RecordingEntry, RedBlock,
+        Revision, SampleForm, SampleSpan, Scale, Segment, SignalChunk, SignalGroup, SignalHeader,
+        Subject, TimeSpan, WatchRecordingRequest, WatchRecordingResponse, WorkerStats,
+        read_signal_request,
     };
     pub use generated::{EnvelopeHeader, EnvelopePart, ReadEnvelopeRequest, ReadEnvelopeResponse};
 

@@ -14,7 +14,7 @@ use super::index::BlockEntry;
 use super::layout::{BLOCK_HEADER_BYTES, HEADER_BYTES};
 use super::place::BlockPosition;
 use super::recording::{Channel, Recording, Segment};
-use super::red::{Decoder, MAX_BLOCK_BYTES};
+use super::red::{self, BlockFacts, Decoder, MAX_BLOCK_BYTES};
 use super::segment::SegmentFiles;
 use super::store::{ReadAt, Store, StoredFile};
 use super::time;
@@ -141,6 +141,36 @@ impl SegmentReader {
         samples: &mut Vec<i32>,
         decoded: &mut Vec<DecodedBlock>,
     ) {
+        let decode = |decoder: &mut Decoder, bytes: &[u8], expected: &Expected<'_>| {
+            decoder.decode_if(bytes, &self.keys, samples, expected)
+        };
+        self.each_block(blocks, scratch, decoded, decode);
+    }
+
+    /// As [`decode`](Self::decode), but appends the blocks as they are stored, in plain
+    /// text (see [`red::copy_if`]). What only decoding would show is not found.
+    pub(crate) fn copy(
+        &self,
+        blocks: &[BlockEntry],
+        scratch: &mut Scratch,
+        words: &mut Vec<i32>,
+        copied: &mut Vec<DecodedBlock>,
+    ) {
+        let copy = |_: &mut Decoder, bytes: &[u8], expected: &Expected<'_>| {
+            red::copy_if(bytes, &self.keys, words, expected)
+        };
+        self.each_block(blocks, scratch, copied, copy);
+    }
+
+    /// Reads blocks, has something done with the bytes of each, and appends what comes
+    /// of it to `decoded`.
+    fn each_block(
+        &self,
+        blocks: &[BlockEntry],
+        scratch: &mut Scratch,
+        decoded: &mut Vec<DecodedBlock>,
+        mut handle: impl FnMut(&mut Decoder, &[u8], &Expected<'_>) -> Result<BlockFacts, BlockError>,
+    ) {
         let mut rest = blocks;
         while !rest.is_empty() {
             let (mut run, mut after) = rest.split_at(contiguous_blocks(rest));
@@ -158,7 +188,9 @@ impl SegmentReader {
                         let length = bytes.len().min(entry.bytes as usize);
                         let (block, tail) = bytes.split_at(length);
                         bytes = tail;
-                        self.decode_block(entry, block, &mut scratch.decoder, samples)
+                        self.handled(entry, block, |bytes, expected| {
+                            handle(&mut scratch.decoder, bytes, expected)
+                        })
                     }
                     Err(error) => Err(error.clone()),
                 };
@@ -209,18 +241,18 @@ impl SegmentReader {
         }
     }
 
-    fn decode_block(
+    /// Has a block handled that is the one of the index.
+    fn handled(
         &self,
         entry: &BlockEntry,
         bytes: &[u8],
-        decoder: &mut Decoder,
-        samples: &mut Vec<i32>,
+        handle: impl FnOnce(&[u8], &Expected<'_>) -> Result<BlockFacts, BlockError>,
     ) -> Result<DecodedBlock, BlockError> {
         if bytes.len() < BLOCK_HEADER_BYTES {
             return Err(BlockError::Length(entry.bytes));
         }
         let offset = self.recording_time_offset;
-        let facts = decoder.decode_if(bytes, &self.keys, samples, |facts| {
+        let facts = handle(bytes, &|facts| {
             let start_uutc = time::absolute(facts.stored_start_time, offset);
             if start_uutc.unwrap_or(time::NO_TIME) != entry.start_uutc {
                 Err(BlockError::IndexMismatch(IndexField::StartTime))
@@ -237,6 +269,9 @@ impl SegmentReader {
         })
     }
 }
+
+/// Whether the facts of a block's header are those that are expected.
+type Expected<'a> = dyn Fn(&BlockFacts) -> Result<(), BlockError> + 'a;
 
 /// How many of the first blocks follow each other in the file and are read with
 /// one call; at least one.

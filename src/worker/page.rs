@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
 use crate::mef::{
     BlockDamage, BlockEntry, BlockIndex, Channel, DecodedBlock, MefError, PART_ENTRIES, Recording,
@@ -56,6 +58,25 @@ impl SegmentId {
     pub(crate) const ANY: Self = Self(0);
 }
 
+/// What a page holds of its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Form {
+    /// Their samples, as counts.
+    Counts,
+    /// Their bytes, in plain text.
+    Stored,
+}
+
+impl Form {
+    /// Words of 32 bits that a block takes.
+    pub(crate) fn words_of(self, block: &BlockEntry) -> u32 {
+        match self {
+            Self::Counts => block.samples,
+            Self::Stored => block.bytes.div_ceil(4),
+        }
+    }
+}
+
 /// Names a page. The page at the end of a recording that grows has another name
 /// when there are more blocks in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +89,8 @@ pub(crate) struct PageKey {
     pub first_block: u32,
     /// Number of blocks.
     pub blocks: u32,
+    /// What it holds of them.
+    pub form: Form,
 }
 
 /// The division of a segment into pages. A page lies in one part of the index,
@@ -227,7 +250,7 @@ impl PagedRecording {
         self.recording.channels.get(position as usize)
     }
 
-    /// The page that holds a block; `None` where there is no such block.
+    /// The page that holds the samples of a block; `None` where there is no such block.
     pub(crate) fn page_of(&self, channel: u32, segment: u32, block: u32) -> Option<PageKey> {
         let pages = self.pages.get(channel as usize)?.get(segment as usize)?;
         let part = block as usize / PART_ENTRIES;
@@ -249,6 +272,7 @@ impl PagedRecording {
             segment: pages.id,
             first_block,
             blocks,
+            form: Form::Counts,
         })
     }
 
@@ -265,13 +289,13 @@ impl PagedRecording {
         Some((self.channel(channel)?, segment, entries))
     }
 
-    /// Samples that the index promises for a page.
-    pub(crate) fn samples_of(&self, key: &PageKey) -> u64 {
+    /// Words of 32 bits that the index promises for a page.
+    pub(crate) fn words_of(&self, key: &PageKey) -> u64 {
         let blocks = self.run_of(key).map(|(_, _, blocks)| blocks);
         blocks
             .into_iter()
             .flatten()
-            .map(|block| u64::from(block.samples))
+            .map(|block| u64::from(key.form.words_of(&block)))
             .sum()
     }
 
@@ -307,20 +331,21 @@ fn page_starts_of_part(samples: &[u32], first_block: u32, target_samples: u32) -
     starts.into()
 }
 
-/// Decoded blocks: counts exactly as stored, with each block's time.
+/// Whole blocks: counts exactly as stored, or the stored bytes, with each block's time.
 #[derive(Debug)]
 pub(crate) struct Page {
     first_block: u32,
     blocks: Box<[PageBlock]>,
-    samples: Box<[i32]>,
+    words: Box<[i32]>,
 }
 
 #[derive(Debug)]
 struct PageBlock {
     start_uutc: i64,
-    /// Position of the block's first sample in the page.
-    offset: usize,
     samples: u32,
+    /// Position of the block's first word in the page, and how many it has.
+    offset: usize,
+    words: u32,
     damage: Option<Box<BlockDamage>>,
 }
 
@@ -329,38 +354,41 @@ struct PageBlock {
 pub(crate) struct PageBlockView<'a> {
     /// Time of the first sample, absolute uUTC.
     pub start_uutc: i64,
-    /// Counts; none where the block is damaged.
-    pub counts: &'a [i32],
-    /// Why the block has no counts.
+    /// Number of samples; 0 where the block is damaged.
+    pub samples: u32,
+    /// Its counts, or its bytes; none where it is damaged.
+    pub words: &'a [i32],
+    /// Why the block has no words.
     pub damage: Option<&'a BlockDamage>,
 }
 
 impl Page {
-    /// A page of `blocks`, whose samples follow each other in `samples`.
-    /// `None` where the two do not fit together.
+    /// A page of blocks, each with its number of words, which follow each other in
+    /// `words`. `None` where the two do not fit together.
     pub(crate) fn new(
         first_block: u32,
-        blocks: Vec<DecodedBlock>,
-        samples: Box<[i32]>,
+        blocks: impl IntoIterator<Item = (DecodedBlock, u32)>,
+        words: Box<[i32]>,
     ) -> Option<Self> {
         let mut offset = 0usize;
         let blocks = blocks
             .into_iter()
-            .map(|block| {
+            .map(|(block, words)| {
                 let page_block = PageBlock {
                     start_uutc: block.start_uutc,
-                    offset,
                     samples: block.samples,
+                    offset,
+                    words,
                     damage: block.damage.map(Box::new),
                 };
-                offset = offset.checked_add(block.samples as usize)?;
+                offset = offset.checked_add(words as usize)?;
                 Some(page_block)
             })
             .collect::<Option<_>>()?;
-        (offset == samples.len()).then_some(Self {
+        (offset == words.len()).then_some(Self {
             first_block,
             blocks,
-            samples,
+            words,
         })
     }
 
@@ -370,9 +398,10 @@ impl Page {
         let block = self.blocks.get(position as usize)?;
         Some(PageBlockView {
             start_uutc: block.start_uutc,
-            counts: self
-                .samples
-                .get(block.offset..block.offset + block.samples as usize)?,
+            samples: block.samples,
+            words: self
+                .words
+                .get(block.offset..block.offset + block.words as usize)?,
             damage: block.damage.as_deref(),
         })
     }
@@ -384,9 +413,9 @@ impl Page {
         damage.all(|damage| !damage.error.may_pass())
     }
 
-    /// Whether anything of it was decoded.
-    pub(crate) fn has_samples(&self) -> bool {
-        !self.samples.is_empty()
+    /// Whether anything of it was read.
+    pub(crate) fn has_words(&self) -> bool {
+        !self.words.is_empty()
     }
 
     /// Bytes that the page takes in memory.
@@ -394,7 +423,7 @@ impl Page {
         let damaged = self.blocks.iter().filter(|it| it.damage.is_some()).count();
         size_of::<Self>()
             + size_of_val(&*self.blocks)
-            + size_of_val(&*self.samples)
+            + size_of_val(&*self.words)
             + damaged * size_of::<BlockDamage>()
     }
 }
@@ -427,7 +456,7 @@ mod tests {
             samples: 0,
             damage,
         };
-        Page::new(0, vec![block; blocks], [].into()).unwrap()
+        Page::new(0, vec![(block, 0); blocks], [].into()).unwrap()
     }
 
     #[test]
@@ -462,14 +491,18 @@ mod tests {
 
     #[test]
     fn a_page_whose_samples_do_not_match_its_blocks_is_refused() {
-        let block = |samples| DecodedBlock {
-            start_uutc: 0,
-            samples,
-            damage: None,
+        let block = |samples, words| {
+            let block = DecodedBlock {
+                start_uutc: 0,
+                samples,
+                damage: None,
+            };
+            (block, words)
         };
-        assert!(Page::new(0, vec![block(2)], [1, 2, 3].into()).is_none());
-        let page = Page::new(5, vec![block(2), block(1)], [1, 2, 3].into()).unwrap();
-        assert_eq!(page.block(6).unwrap().counts, [3]);
+        assert!(Page::new(0, [block(3, 2)], [1, 2, 3].into()).is_none());
+        let page = Page::new(5, [block(2, 2), block(7, 1)], [1, 2, 3].into()).unwrap();
+        let last = page.block(6).unwrap();
+        assert_eq!((last.samples, last.words), (7, &[3][..]));
         assert!(page.block(4).is_none() && page.block(7).is_none());
     }
 }

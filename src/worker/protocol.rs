@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::page::Page;
+use super::page::{Form, Page};
 use super::probe::probe_block;
 use super::sandbox::Sandbox;
 use crate::mef::{
@@ -104,6 +104,19 @@ pub(crate) struct PageWork {
     pub first_block: u32,
     /// Every block.
     pub blocks: Vec<BlockEntry>,
+    /// What is wanted of them.
+    pub form: Form,
+}
+
+impl PageWork {
+    /// Words of each block: none of those that are damaged.
+    fn words<'a>(&'a self, blocks: &'a [DecodedBlock]) -> impl Iterator<Item = u32> + 'a {
+        let planned = blocks.iter().zip(&self.blocks);
+        planned.map(|(block, planned)| match block.damage {
+            None => self.form.words_of(planned),
+            Some(_) => 0,
+        })
+    }
 }
 
 /// From the server to a worker.
@@ -131,7 +144,7 @@ pub(crate) enum Reply {
     Refreshed(JobId, Result<Refresh, MefError>),
     /// The outcome of a [`Work::Records`] job.
     Records(JobId, Result<RecordPage, MefError>),
-    /// The next pages of a [`Work::Decode`] job, in order. Their samples follow
+    /// The next pages of a [`Work::Decode`] job, in order. Their words follow
     /// as raw bytes on the payload channel, unless there are none.
     Pages(JobId, Vec<PageHeader>),
     /// The samples of a [`Work::Probe`] job.
@@ -151,13 +164,6 @@ pub(crate) struct PageHeader {
     pub page: u32,
     /// Its blocks, or why its segment cannot be read.
     pub blocks: Result<Vec<DecodedBlock>, MefError>,
-}
-
-impl PageHeader {
-    fn samples(&self) -> u64 {
-        let blocks = self.blocks.as_deref().unwrap_or_default();
-        blocks.iter().map(|block| u64::from(block.samples)).sum()
-    }
 }
 
 /// A reply that no honest worker sends.
@@ -185,7 +191,7 @@ pub(crate) enum Lie {
     /// Number, times or samples of the blocks are not those of the index.
     #[error("page {0} has other blocks than the index")]
     Blocks(u32),
-    /// The payload's length is not that of the headers' samples.
+    /// The payload's length is not that of the headers' blocks.
     #[error("payload of {got} bytes, {expected} were announced")]
     Payload {
         /// Bytes that came.
@@ -352,7 +358,7 @@ impl JobCheck {
     /// follow.
     pub(crate) fn headers(&mut self, id: JobId, headers: &[PageHeader]) -> Result<u64, Lie> {
         self.check_job(id)?;
-        let mut samples = 0u64;
+        let mut words = 0u64;
         for header in headers {
             let expected = self.answered;
             if header.page != expected {
@@ -365,15 +371,16 @@ impl JobCheck {
                 got: header.page,
                 expected,
             })?;
-            if let Ok(blocks) = &header.blocks
-                && !are_as_planned(blocks, &page.blocks)
-            {
-                return Err(Lie::Blocks(header.page));
+            if let Ok(blocks) = &header.blocks {
+                if !are_as_planned(blocks, &page.blocks) {
+                    return Err(Lie::Blocks(header.page));
+                }
+                let of_page = page.words(blocks).map(u64::from);
+                words = of_page.fold(words, u64::saturating_add);
             }
-            samples = samples.saturating_add(header.samples());
             self.answered += 1;
         }
-        Ok(samples.saturating_mul(size_of::<i32>() as u64))
+        Ok(words.saturating_mul(size_of::<i32>() as u64))
     }
 
     /// Cuts a payload into the pages that `headers` announce.
@@ -382,33 +389,35 @@ impl JobCheck {
         headers: Vec<PageHeader>,
         payload: &[u8],
     ) -> Result<Vec<PageOutcome>, Lie> {
-        let expected = headers.iter().map(PageHeader::samples).sum::<u64>() * 4;
         let got = payload.len() as u64;
-        if got != expected {
-            return Err(Lie::Payload { got, expected });
-        }
         let mut rest = payload;
-        headers
-            .into_iter()
-            .map(|header| {
-                let bytes = header.samples() as usize * size_of::<i32>();
-                let (samples, tail) = rest
-                    .split_at_checked(bytes)
-                    .ok_or(Lie::Blocks(header.page))?;
-                rest = tail;
-                let page = header.page;
-                let work = self.page(page).ok_or(Lie::Blocks(page))?;
-                let outcome = match header.blocks {
-                    Err(error) => Err(error),
-                    Ok(blocks) => {
-                        let samples = bytemuck::pod_collect_to_vec(samples).into_boxed_slice();
-                        let whole = Page::new(work.first_block, blocks, samples);
-                        Ok(whole.ok_or(Lie::Blocks(page))?)
-                    }
-                };
-                Ok((page, outcome))
-            })
-            .collect()
+        let mut expected = 0u64;
+        let mut pages = Vec::with_capacity(headers.len());
+        for PageHeader { page, blocks } in headers {
+            let work = self.page(page).ok_or(Lie::Blocks(page))?;
+            let outcome = match blocks {
+                Err(error) => Err(error),
+                Ok(blocks) => {
+                    let words: Vec<u32> = work.words(&blocks).collect();
+                    let of_page = words.iter().map(|&it| u64::from(it)).sum::<u64>() * 4;
+                    expected += of_page;
+                    let cut = usize::try_from(of_page).ok();
+                    let (bytes, tail) = cut
+                        .and_then(|at| rest.split_at_checked(at))
+                        .ok_or(Lie::Payload { got, expected })?;
+                    rest = tail;
+                    let content = bytemuck::pod_collect_to_vec(bytes).into_boxed_slice();
+                    let blocks = blocks.into_iter().zip(words);
+                    Ok(Page::new(work.first_block, blocks, content).ok_or(Lie::Blocks(page))?)
+                }
+            };
+            pages.push((page, outcome));
+        }
+        if rest.is_empty() {
+            Ok(pages)
+        } else {
+            Err(Lie::Payload { got, expected })
+        }
     }
 
     /// Checks that the job was cancelled.

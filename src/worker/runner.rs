@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::faults;
+use super::page::Form;
 use super::probe::decode_probe;
 use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, Work};
 use crate::mef::{
@@ -164,7 +165,11 @@ impl Runner {
                 let blocks = match &mut reader {
                     Ok((reader, scratch)) => {
                         let mut blocks = Vec::with_capacity(ordered.blocks.len());
-                        reader.decode(&ordered.blocks, scratch, &mut samples, &mut blocks);
+                        let read = match ordered.form {
+                            Form::Counts => SegmentReader::decode,
+                            Form::Stored => SegmentReader::copy,
+                        };
+                        read(reader, &ordered.blocks, scratch, &mut samples, &mut blocks);
                         failing |= blocks.iter().any(DecodedBlock::may_pass);
                         Ok(blocks)
                     }

@@ -1,12 +1,15 @@
 //! A client of the native service, and what it checks in every reply.
 
+use std::collections::BTreeMap;
+
 use bytemuck::pod_read_unaligned;
 use mef3_server::grpc::proto::native::client::RecordingServiceClient;
 use mef3_server::grpc::proto::native::read_signal_request::Window;
 use mef3_server::grpc::proto::native::{
     Compression, DamageInfo, MissingReason, OnDamage, ReadSignalRequest, ReadSignalResponse,
-    SampleForm, SampleSpan, SignalHeader, TimeSpan,
+    RedBlock, SampleForm, SampleSpan, SignalHeader, TimeSpan,
 };
+use mef3_server::mef::red::Decoder;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -62,6 +65,8 @@ pub enum Cell {
     Count(i32),
     Value(f64),
     Missing(MissingReason),
+    /// Neither a sample nor a reason has come.
+    Unsent,
 }
 
 /// One row of a reply.
@@ -83,6 +88,9 @@ pub struct Signal {
     pub messages: usize,
 }
 
+/// RED blocks by row and order.
+type Blocks = BTreeMap<(usize, u64), RedBlock>;
+
 /// What came of a reply, message by message.
 pub struct Reading {
     header: SignalHeader,
@@ -90,6 +98,8 @@ pub struct Reading {
     places: Vec<u64>,
     damage: Vec<DamageInfo>,
     messages: usize,
+    /// As far as they have come.
+    blocks: Blocks,
     /// Of the message that came last.
     pub cursor: Vec<u8>,
 }
@@ -106,6 +116,7 @@ impl Reading {
             places: vec![0; header.groups.len()],
             damage: Vec::new(),
             messages: 1,
+            blocks: BTreeMap::new(),
             cursor: first.cursor.to_vec(),
             header,
         };
@@ -149,8 +160,23 @@ impl Reading {
             _ => chunk.samples.to_vec(),
         };
         let form = self.header.form();
+        if form == SampleForm::RedBlocks {
+            assert!(samples.is_empty() && chunk.scales.is_empty());
+            for &row in &group.rows {
+                let row = &mut self.rows[row as usize];
+                // Of the block that is not there, or of nothing at all.
+                row.cells.resize(row.cells.len() + columns, Cell::Unsent);
+            }
+        } else {
+            assert!(chunk.blocks.is_empty());
+        }
+        for block in &chunk.blocks {
+            let row = group.rows[block.row as usize] as usize;
+            Self::add_block(&mut self.blocks, row, block);
+        }
         let width = if form == SampleForm::Float64 { 8 } else { 4 };
-        assert_eq!(samples.len(), columns * group.rows.len() * width);
+        let sent = usize::from(form != SampleForm::RedBlocks) * columns;
+        assert_eq!(samples.len(), sent * group.rows.len() * width);
         let mut values = samples.chunks_exact(width).map(|bytes| match form {
             SampleForm::Counts => Cell::Count(pod_read_unaligned(bytes)),
             SampleForm::Float64 => Cell::Value(pod_read_unaligned(bytes)),
@@ -160,7 +186,7 @@ impl Reading {
         for &row in &group.rows {
             self.rows[row as usize]
                 .cells
-                .extend(values.by_ref().take(columns));
+                .extend(values.by_ref().take(sent));
         }
         for missing in &chunk.missing {
             let row = &mut self.rows[group.rows[missing.row as usize] as usize];
@@ -169,6 +195,7 @@ impl Reading {
                 match cell {
                     Cell::Value(value) => assert!(value.is_nan()),
                     Cell::Count(count) => assert_eq!(*count, i32::MIN),
+                    Cell::Unsent => {}
                     Cell::Missing(_) => panic!("told twice"),
                 }
                 *cell = Cell::Missing(missing.reason());
@@ -184,14 +211,52 @@ impl Reading {
         Ok(true)
     }
 
+    /// Takes a block, or the next part of one.
+    fn add_block(blocks: &mut Blocks, row: usize, block: &RedBlock) {
+        let whole = blocks.entry((row, block.order)).or_default();
+        assert_eq!(block.offset as usize, whole.red.len(), "offset of a part");
+        let red = [&whole.red[..], &block.red[..]].concat();
+        *whole = RedBlock {
+            red: red.into(),
+            ..block.clone()
+        };
+    }
+
+    /// Decodes the blocks, and puts their samples where they belong.
+    fn place_blocks(&mut self) {
+        let mut decoder = Decoder::new();
+        for ((row, _), block) in &self.blocks {
+            assert_eq!(block.bytes as usize, block.red.len(), "length of a block");
+            let mut samples = Vec::new();
+            decoder.decode(&block.red, &mut samples).unwrap();
+            assert_eq!(block.samples as usize, samples.len(), "samples of a block");
+            let Row { cells, factors, .. } = &mut self.rows[*row];
+            factors.resize(cells.len(), 0.0);
+            for (sample, column) in samples.into_iter().zip(block.first_column..) {
+                let column = usize::try_from(column).ok();
+                let Some(column) = column.filter(|&it| it < cells.len()) else {
+                    continue;
+                };
+                let told = matches!(cells[column], Cell::Missing(_));
+                assert!(!told, "a sample that is missing");
+                cells[column] = Cell::Count(sample);
+                factors[column] = block.units_per_count;
+            }
+        }
+    }
+
     /// The whole, when all has come.
-    pub fn end(self) -> Signal {
+    pub fn end(mut self) -> Signal {
+        self.place_blocks();
         for (group, place) in self.header.groups.iter().zip(&self.places) {
             assert_eq!(group.columns, *place, "columns of a group");
         }
         for row in &self.rows {
             for cell in &row.cells {
-                let told = !matches!(cell, Cell::Value(value) if value.is_nan());
+                let told = match cell {
+                    Cell::Value(value) => !value.is_nan(),
+                    cell => *cell != Cell::Unsent,
+                };
                 assert!(told, "a NaN of {} without a reason", row.channel);
             }
         }

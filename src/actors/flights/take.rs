@@ -90,7 +90,7 @@ impl Flights {
             }
             let alone = suspicion.alone || gate == Gate::Try;
             let lane = flight.recording.lane_of(&key, take.lanes);
-            let page_samples = flight.recording.samples_of(&key);
+            let page_samples = flight.recording.words_of(&key);
             if !taken.keys.is_empty() {
                 if lane != taken.lane {
                     passed.push(key);

@@ -153,7 +153,7 @@ impl EnvelopeStream {
                 }
                 continue;
             }
-            let counts = block.counts.get(piece.from as usize..piece.to as usize);
+            let counts = block.words.get(piece.from as usize..piece.to as usize);
             let counts = counts.unwrap_or_default();
             let Some(extrema) = extrema(counts) else {
                 continue;
@@ -219,7 +219,7 @@ fn pages_of<'a>(recording: &PagedRecording, needs: &'a [Need]) -> Vec<(PageKey, 
         let blocks = of_page.chunk_by(|one, other| one.block() == other.block());
         let samples = blocks.filter_map(|of_block| of_block.first());
         let samples: u64 = samples.map(|need| u64::from(need.piece.samples)).sum();
-        if samples.saturating_mul(2) >= recording.samples_of(&whole) {
+        if samples.saturating_mul(2) >= recording.words_of(&whole) {
             pages.push((whole, of_page));
             continue;
         }

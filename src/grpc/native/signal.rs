@@ -1,43 +1,39 @@
 //! Every sample of a window, as messages: rows of the same grid together, the grids in
 //! turn as their time goes on.
 
-use std::collections::VecDeque;
+mod messages;
+mod source;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::Stream;
 use tonic::Status;
 
+use self::messages::{Messages, Running};
+use self::source::Source;
+pub(super) use self::source::masked;
 use super::cursor::{Cursor, Place};
-use super::status::{Refusal, damaged_block, status};
+use super::status::{Refusal, status};
 use crate::actors::plan::{Pattern, ReadPlan, channel_positions, no_channel};
 use crate::config::OnDamage;
-use crate::engine::{Engine, Masked, MissingReason, Reader, Window, WindowStream};
+use crate::engine::{Engine, Reader, WindowStream};
 use crate::error::Error;
 use crate::grpc::proto::native::read_signal_request::Window as Wanted;
 use crate::grpc::proto::native::{
-    Compression, DamageInfo, Missing, MissingReason as Reason, OnDamage as OnDamageField,
-    ReadSignalRequest, ReadSignalResponse, SampleForm, Scale, SignalChunk, SignalGroup,
-    SignalHeader,
+    Compression, OnDamage as OnDamageField, ReadSignalRequest, ReadSignalResponse, SampleForm,
+    SignalGroup, SignalHeader,
 };
-use crate::grpc::samples::sample_bytes;
 use crate::mef::{Channel, Grid, Rule, SampleValue};
-use crate::worker::page::PagedRecording;
+use crate::worker::page::{Form, PagedRecording};
 
 /// A stream of replies.
 pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Bytes of samples in a message.
 const MESSAGE_BYTES: usize = 256 << 10;
-/// Entries of the lists of a message, each of at most 40 bytes, and of those of damage,
-/// which have texts. What is beyond goes into messages of its own.
-const MOST_ENTRIES: usize = 16_384;
-const MOST_DAMAGE: usize = 512;
 /// Rows of one group: a column of them has room in a message.
 const MOST_ROWS: usize = 16_384;
-/// How hard samples are packed: more takes much longer for little.
-const ZSTD_LEVEL: i32 = 1;
 
 /// A request that was checked.
 pub(super) struct Signal {
@@ -118,12 +114,8 @@ impl Signal {
             let rows = group.rows.len() as u64;
             group.grid.columns().saturating_mul(rows)
         });
-        let value_bytes = match self.form {
-            SampleForm::Float64 => size_of::<f64>(),
-            _ => size_of::<f32>(),
-        };
         let samples = samples.fold(0u64, u64::saturating_add);
-        samples.saturating_mul(value_bytes as u64)
+        samples.saturating_mul(self.value_bytes() as u64)
     }
 
     /// The messages, made as the client takes them.
@@ -132,58 +124,67 @@ impl Signal {
         engine: &Engine,
         reader: Reader,
     ) -> Result<Replies<ReadSignalResponse>, Status> {
-        match self.form {
-            SampleForm::Counts => self.messages_of::<i32>(engine, reader),
-            SampleForm::Float64 => self.messages_of::<f64>(engine, reader),
-            SampleForm::Float32 | SampleForm::Unspecified => {
-                self.messages_of::<f32>(engine, reader)
-            }
-        }
+        let groups = self.groups.iter().zip(self.place.columns());
+        let groups = groups.map(|(group, &done)| self.running(engine, reader, group, done));
+        let groups: Result<Vec<_>, Error> = groups.collect();
+        let header = self.header();
+        let messages = Messages::new(
+            groups.map_err(refused)?,
+            header,
+            self.place,
+            self.compression,
+        );
+        Ok(messages.into_stream())
     }
 
-    fn messages_of<T: SampleValue>(
-        self,
+    /// A group from a column on.
+    fn running(
+        &self,
         engine: &Engine,
         reader: Reader,
-    ) -> Result<Replies<ReadSignalResponse>, Status> {
-        let header = self.header();
-        let groups = self.groups.iter().zip(self.place.columns());
-        let groups = groups.map(|(group, &done)| {
-            let rows = group.rows.len();
-            let columns = (MESSAGE_BYTES / (rows * size_of::<T>())).max(1) as u64;
-            let plan = ReadPlan {
-                recording: Arc::clone(&self.recording),
-                channels: group.channels.as_slice().into(),
-                grid: group.grid,
-                columns: done..group.grid.columns(),
-                pattern: Pattern::Windows,
-            };
-            let windows = engine.stream_plan(plan, reader, Some(columns), self.on_damage)?;
-            Ok(Running::<T> {
-                windows: Some(windows.detailed(true)),
-                grid: group.grid,
-                next_column: done,
-            })
-        });
-        let groups: Result<Vec<_>, Error> = groups.collect();
-        let first = ReadSignalResponse {
-            header: Some(header),
-            chunk: None,
-            cursor: self.place.to_bytes(),
+        group: &Group,
+        done: u64,
+    ) -> Result<Running, Error> {
+        let plan = ReadPlan {
+            recording: Arc::clone(&self.recording),
+            channels: group.channels.as_slice().into(),
+            grid: group.grid,
+            columns: done..group.grid.columns(),
+            pattern: Pattern::Windows,
+            form: Form::Counts,
         };
-        let messages = Messages {
-            groups: groups.map_err(refused)?,
-            place: self.place,
-            compression: self.compression,
-            with_scales: self.form == SampleForm::Counts,
-            ready: VecDeque::from([first]),
-            failed: false,
+        let columns = (MESSAGE_BYTES / (group.rows.len() * self.value_bytes())).max(1) as u64;
+        let source = match self.form {
+            SampleForm::Counts => Source::Counts(self.windows(engine, reader, plan, columns)?),
+            SampleForm::Float64 => Source::Float64(self.windows(engine, reader, plan, columns)?),
+            SampleForm::Float32 | SampleForm::Unspecified => {
+                Source::Float32(self.windows(engine, reader, plan, columns)?)
+            }
+            SampleForm::RedBlocks => {
+                Source::RedBlocks(engine.stream_stored(plan, reader, columns, self.on_damage)?)
+            }
         };
-        Ok(stream::unfold(messages, |mut messages| async move {
-            let message = messages.next().await?;
-            Some((message, messages))
-        })
-        .boxed())
+        Ok(Running::new(source, group.grid, done))
+    }
+
+    fn windows<T: SampleValue>(
+        &self,
+        engine: &Engine,
+        reader: Reader,
+        plan: ReadPlan,
+        columns: u64,
+    ) -> Result<WindowStream<T>, Error> {
+        let windows = engine.stream_plan(plan, reader, Some(columns), self.on_damage)?;
+        Ok(windows.detailed(true))
+    }
+
+    /// Bytes of a sample as it is sent, or as it would be: nobody knows how well those
+    /// of RED blocks are packed.
+    fn value_bytes(&self) -> usize {
+        match self.form {
+            SampleForm::Float64 => size_of::<f64>(),
+            _ => size_of::<f32>(),
+        }
     }
 
     fn header(&self) -> SignalHeader {
@@ -246,154 +247,4 @@ fn grid(channel: &Channel, wanted: Option<Wanted>) -> Result<Grid, Status> {
         return Err(refused(Error::ShorterThanOneSample));
     }
     Ok(grid)
-}
-
-/// A group that is being read.
-struct Running<T> {
-    /// Until the last was taken.
-    windows: Option<WindowStream<T>>,
-    grid: Grid,
-    next_column: u64,
-}
-
-/// The messages of a reply.
-struct Messages<T> {
-    groups: Vec<Running<T>>,
-    place: Place,
-    compression: Compression,
-    with_scales: bool,
-    /// Those that were made and not taken.
-    ready: VecDeque<ReadSignalResponse>,
-    failed: bool,
-}
-
-impl<T: SampleValue> Messages<T> {
-    async fn next(&mut self) -> Option<Result<ReadSignalResponse, Status>> {
-        if self.failed {
-            return None;
-        }
-        if let Some(message) = self.ready.pop_front() {
-            return Some(Ok(message));
-        }
-        let message = self.read_on().await;
-        self.failed = !matches!(message, Some(Ok(_)));
-        message
-    }
-
-    /// Reads on in the group whose time is the earliest.
-    async fn read_on(&mut self) -> Option<Result<ReadSignalResponse, Status>> {
-        let running = self.groups.iter_mut().enumerate();
-        let running = running.filter(|(_, group)| group.windows.is_some());
-        let earliest = running.min_by_key(|(_, group)| group.grid.time_of(group.next_column));
-        let (number, group) = earliest?;
-        let windows = group.windows.as_mut()?;
-        let window = match windows.next().await? {
-            Ok(window) => window,
-            Err(error) => return Some(Err(status(&error))),
-        };
-        group.next_column = window.first_column + window.columns as u64;
-        if group.next_column >= group.grid.columns() {
-            group.windows = None;
-        }
-        self.place.advance(number, group.next_column);
-        self.ready = self.chunks(number as u32, window).into();
-        self.ready.pop_front().map(Ok)
-    }
-
-    /// A window as messages: one, unless its lists are very long.
-    fn chunks(&self, group: u32, window: Window<T>) -> Vec<ReadSignalResponse> {
-        let first_column = window.first_column;
-        let missing = window.missing.iter().map(|missing| Missing {
-            row: missing.row as u32,
-            first_column: missing.first_column as u32,
-            columns: missing.columns as u32,
-            reason: reason(missing.reason).into(),
-        });
-        let scales = window.scales.iter().filter(|_| self.with_scales);
-        let scales = scales.map(|scale| Scale {
-            row: scale.row as u32,
-            first_column: scale.first_column as u32,
-            units_per_count: usable(scale.units_conversion_factor),
-        });
-        let mut missing: VecDeque<Missing> = missing.collect();
-        let mut scales: VecDeque<Scale> = scales.collect();
-        let mut damage: VecDeque<DamageInfo> = window.masked.iter().map(masked).collect();
-        let columns = window.columns as u32;
-        let (samples, compression) = pack(window.samples, self.compression);
-        let mut chunks = Vec::new();
-        let mut whole = Some((columns, samples));
-        while whole.is_some() || !(missing.is_empty() && scales.is_empty() && damage.is_empty()) {
-            let (columns, samples) = whole.take().unwrap_or_default();
-            let chunk = SignalChunk {
-                group,
-                first_column,
-                columns,
-                samples,
-                compression: compression.into(),
-                missing: take(&mut missing, MOST_ENTRIES),
-                scales: take(&mut scales, MOST_ENTRIES),
-                damage: take(&mut damage, MOST_DAMAGE),
-            };
-            chunks.push(ReadSignalResponse {
-                header: None,
-                chunk: Some(chunk),
-                cursor: Bytes::new(),
-            });
-        }
-        // Who has not got all of the lists begins with the window again.
-        if let Some(last) = chunks.last_mut() {
-            last.cursor = self.place.to_bytes();
-        }
-        chunks
-    }
-}
-
-/// The first of some entries.
-fn take<E>(entries: &mut VecDeque<E>, most: usize) -> Vec<E> {
-    entries.drain(..entries.len().min(most)).collect()
-}
-
-/// Units per count; 0 where the stored factor is no number.
-fn usable(factor: f64) -> f64 {
-    match factor {
-        0.0 => 1.0,
-        factor if factor.is_finite() => factor,
-        _ => 0.0,
-    }
-}
-
-fn reason(reason: MissingReason) -> Reason {
-    match reason {
-        MissingReason::Gap => Reason::Gap,
-        MissingReason::Outside => Reason::Outside,
-        MissingReason::Damaged => Reason::Damaged,
-    }
-}
-
-/// What is masked, as it is told.
-pub(super) fn masked(masked: &Masked) -> DamageInfo {
-    match masked {
-        Masked::Block(block) => damaged_block(block),
-        Masked::Segment { channel, segment } => DamageInfo {
-            channel: channel.clone(),
-            segment: segment.stem.clone(),
-            start_uutc: segment.not_before,
-            reason: segment.error.to_string(),
-            ..DamageInfo::default()
-        },
-    }
-}
-
-/// The samples of a message, and how they are packed: as they are, where packing does
-/// not make them fewer bytes.
-fn pack<T: SampleValue>(samples: Vec<T>, compression: Compression) -> (Bytes, Compression) {
-    if compression == Compression::Zstd {
-        let bytes = bytemuck::cast_slice(&samples);
-        match zstd::bulk::compress(bytes, ZSTD_LEVEL) {
-            Ok(packed) if packed.len() < bytes.len() => return (packed.into(), compression),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "samples are sent unpacked"),
-        }
-    }
-    (sample_bytes(samples), Compression::None)
 }

@@ -1,6 +1,6 @@
 //! The RED decoder (format sections 8.3, 8.5 and 8.7).
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::{BOTTOM, KEY_SAMPLE, MAX_BLOCK_SAMPLES};
 use crate::mef::crc::crc32;
@@ -71,22 +71,7 @@ impl Decoder {
         samples: &mut Vec<i32>,
         accept: impl FnOnce(&BlockFacts) -> Result<(), BlockError>,
     ) -> Result<BlockFacts, BlockError> {
-        let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
-        let (header, payload) =
-            BlockHeader::ref_from_prefix(block).map_err(|_| BlockError::Length(length))?;
-        if header.block_bytes.get() != length {
-            return Err(BlockError::Length(header.block_bytes.get()));
-        }
-        let stored = header.crc.get();
-        let computed = crc32(block.get(size_of_val(&stored)..).unwrap_or_default());
-        if stored != computed {
-            return Err(BlockError::Crc { stored, computed });
-        }
-        let facts = BlockFacts {
-            stored_start_time: header.start_time.get(),
-            samples: header.number_of_samples.get(),
-            discontinuity: header.flags & FLAG_DISCONTINUITY != 0,
-        };
+        let (header, payload, facts) = checked(block)?;
         accept(&facts)?;
         if facts.samples == 0 {
             return Ok(facts);
@@ -123,6 +108,80 @@ impl Decoder {
             total => Ok(total as u32),
         }
     }
+}
+
+/// Appends a block in plain text, unless `accept` refuses the header's facts: its very
+/// bytes, but for statistics that were encrypted. Those are decrypted, their flags are
+/// cleared, and the checksum is that of what came of it. The block takes whole words of
+/// `words`, in the order of bytes in memory; what is left of the last is 0.
+///
+/// # Errors
+/// [`BlockError`] with the check that failed, of those that need no decoding; `words`
+/// is as it was.
+pub(in crate::mef) fn copy_if(
+    block: &[u8],
+    keys: &Keys,
+    words: &mut Vec<i32>,
+    accept: impl FnOnce(&BlockFacts) -> Result<(), BlockError>,
+) -> Result<BlockFacts, BlockError> {
+    let (header, payload, facts) = checked(block)?;
+    accept(&facts)?;
+    let mut plain = header.clone();
+    if facts.samples > 0 {
+        check_header(header)?;
+        plain.statistics = statistics(header, keys)?;
+        if plain.statistics.iter().all(|&count| count == 0) {
+            return Err(BlockError::Statistics);
+        }
+    }
+    let first = words.len();
+    let length = block.len().div_ceil(size_of::<i32>());
+    if words.try_reserve(length).is_err() {
+        return Err(BlockError::Memory {
+            bytes: block.len() as u64,
+            samples: facts.samples,
+        });
+    }
+    words.resize(first + length, 0);
+    let copy: &mut [u8] = bytemuck::cast_slice_mut(words.get_mut(first..).unwrap_or_default());
+    if plain.statistics == header.statistics {
+        copy.iter_mut()
+            .zip(block)
+            .for_each(|(to, from)| *to = *from);
+        return Ok(facts);
+    }
+    plain.flags &= !(FLAG_ENCRYPTED_1 | FLAG_ENCRYPTED_2);
+    let bytes = plain.as_bytes().iter().chain(payload);
+    copy.iter_mut()
+        .zip(bytes)
+        .for_each(|(to, from)| *to = *from);
+    let (crc, rest) = copy.split_at_mut(size_of_val(&plain.crc));
+    crc.copy_from_slice(
+        &crc32(rest.get(..block.len() - crc.len()).unwrap_or_default()).to_le_bytes(),
+    );
+    Ok(facts)
+}
+
+/// A block's header, what follows it, and its facts: the whole has the length that it
+/// says, and the right checksum.
+fn checked(block: &[u8]) -> Result<(&BlockHeader, &[u8], BlockFacts), BlockError> {
+    let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
+    let (header, payload) =
+        BlockHeader::ref_from_prefix(block).map_err(|_| BlockError::Length(length))?;
+    if header.block_bytes.get() != length {
+        return Err(BlockError::Length(header.block_bytes.get()));
+    }
+    let stored = header.crc.get();
+    let computed = crc32(block.get(size_of_val(&stored)..).unwrap_or_default());
+    if stored != computed {
+        return Err(BlockError::Crc { stored, computed });
+    }
+    let facts = BlockFacts {
+        stored_start_time: header.start_time.get(),
+        samples: header.number_of_samples.get(),
+        discontinuity: header.flags & FLAG_DISCONTINUITY != 0,
+    };
+    Ok((header, payload, facts))
 }
 
 /// Checks what section 14 asks of a block with samples, after its CRC.

@@ -9,8 +9,8 @@ mod encode;
 #[cfg(test)]
 mod vectors;
 
-pub(super) use decode::is_plausible;
 pub use decode::{BlockFacts, Decoder};
+pub(super) use decode::{copy_if, is_plausible};
 pub use encode::{EncodeError, EncodedBlock, Encoder};
 
 /// Most samples that one block may hold. The format itself sets no bound: a

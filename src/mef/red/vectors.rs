@@ -331,7 +331,54 @@ fn encrypted_blocks_of_section_18_8() {
         let locked = decoder.decode(&block, &mut decoded);
         assert_eq!(locked, Err(BlockError::Encrypted { level }));
         assert_eq!(decoded, samples);
+
+        // A copy is the very block that was encrypted.
+        let mut words = vec![7];
+        copy_if(&block, &keys, &mut words, |_| Ok(())).unwrap();
+        let (before, copy) = words.split_at(1);
+        assert_eq!((before, bytemuck::cast_slice(copy)), (&[7][..], &plain[..]));
+        let locked = copy_if(&block, &Keys::default(), &mut words, |_| Ok(()));
+        assert_eq!(locked, Err(BlockError::Encrypted { level }));
+        assert_eq!(words.len(), 1 + plain.len() / 4);
     }
+}
+
+#[test]
+fn a_copy_is_refused_where_its_bytes_are_not_those_of_a_block() {
+    let (_, plain) = encode(&[1, 2, 3]);
+    let keys = Keys::default();
+    let copied = |bytes: &[u8]| {
+        let mut words = Vec::new();
+        let copied = copy_if(bytes, &keys, &mut words, |_| Ok(()));
+        assert_eq!(copied.is_ok(), !words.is_empty());
+        copied.map(|_| bytemuck::cast_slice::<i32, u8>(&words).to_vec())
+    };
+    assert_eq!(copied(&plain), Ok(plain.clone()));
+    let damaged = |at: usize, value: u8, mended: bool| {
+        let mut block = plain.clone();
+        block[at] = value;
+        if mended {
+            let crc = crc32(&block[4..]).to_le_bytes();
+            block[..4].copy_from_slice(&crc);
+        }
+        copied(&block).unwrap_err()
+    };
+    assert!(matches!(damaged(310, 1, false), BlockError::Crc { .. }));
+    assert!(matches!(
+        damaged(35, 1, true),
+        BlockError::TooManySamples(_)
+    ));
+    assert!(matches!(damaged(36, 1, true), BlockError::Length(_)));
+    assert!(matches!(copied(&plain[..40]), Err(BlockError::Length(40))));
+    let mut no_symbol = plain.clone();
+    no_symbol[48..304].fill(0);
+    let crc = crc32(&no_symbol[4..]).to_le_bytes();
+    no_symbol[..4].copy_from_slice(&crc);
+    assert_eq!(copied(&no_symbol), Err(BlockError::Statistics));
+    let refused = copy_if(&plain, &keys, &mut Vec::new(), |_| {
+        Err(BlockError::Statistics)
+    });
+    assert_eq!(refused, Err(BlockError::Statistics));
 }
 
 #[test]

@@ -7,9 +7,14 @@ use crate::mef::{
 };
 
 fn job() -> Arc<Job> {
+    job_in(Form::Counts)
+}
+
+fn job_in(form: Form) -> Arc<Job> {
     let page = |first_block, samples: &[u32]| PageWork {
         first_block,
         blocks: samples.iter().zip(0..).map(planned).collect(),
+        form,
     };
     let segment = SegmentWork {
         place: SegmentPlace {
@@ -104,6 +109,24 @@ fn every_lie_is_seen() {
     ));
     let mut opened = Ok(Box::new(Recording::empty("s", "s.mefd")));
     assert_eq!(check().opened(7, &mut opened), Err(Lie::Kind));
+}
+
+#[test]
+fn stored_blocks_have_the_bytes_that_the_index_says() {
+    let mut check = JobCheck::new(job_in(Form::Stored));
+    let mut headers = vec![header(0, &[2]), header(1, &[1, 2])];
+    // One of the three is damaged, and has none.
+    if let Ok(blocks) = &mut headers[1].blocks {
+        blocks[0] = damaged(0, 1);
+    }
+    assert_eq!(check.headers(7, &headers), Ok(624));
+    let short = check.pages(headers.clone(), &[1; 623]);
+    assert!(matches!(short, Err(Lie::Payload { got: 623, .. })));
+    let pages = check.pages(headers, &[1; 624]).unwrap();
+    let (_, page) = pages.into_iter().nth(1).unwrap();
+    let page = page.unwrap();
+    let words = [1, 2].map(|block| page.block(block).unwrap().words.len());
+    assert_eq!(words, [0, 78]);
 }
 
 #[test]
