@@ -133,10 +133,10 @@ pub async fn serve(
     let (health_service, informing) = health.service().await;
     let mut routes = Routes::builder();
     routes
-        .add_service(calls.of(legacy))
-        .add_service(calls.of(native))
-        .add_service(calls.of(health_service.max_decoding_message_size(limits.request_message)));
-    if let Err(error) = reflection::add_to(&mut routes, limits.request_message, &calls, &health) {
+        .add_service(legacy)
+        .add_service(native)
+        .add_service(health_service.max_decoding_message_size(limits.request_message));
+    if let Err(error) = reflection::add_to(&mut routes, limits.request_message, &health) {
         tracing::error!(%error, "reflection is not served");
     }
     // Both end with this function, however it ends.
@@ -151,6 +151,7 @@ pub async fn serve(
         routes: routes.routes(),
         limits,
         counters,
+        calls,
         tls,
         tokens,
     };

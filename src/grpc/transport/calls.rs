@@ -63,7 +63,13 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let calls = self.clone();
-        Box::pin(async move { Ok(calls.answer(request).await) })
+        Box::pin(async move {
+            let metrics = &calls.connection.shared.calls;
+            let mut call = metrics.begin(request.uri().path(), request.headers());
+            let response = calls.answer(request).await;
+            call.note_headers(response.headers());
+            Ok(response.map(|body| body.of(call)))
+        })
     }
 }
 

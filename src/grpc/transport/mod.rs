@@ -41,6 +41,7 @@ use self::shared::Shared;
 use self::wire::{Layer, Peer, Socket, Stream, Wire};
 use super::access::tls::Tls;
 use super::access::tokens::Tokens;
+use super::metrics::CallMetrics;
 
 /// How long no connection is taken after the system had none to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -62,6 +63,7 @@ pub(super) struct Serving {
     pub(super) routes: Routes,
     pub(super) limits: ConnectionLimits,
     pub(super) counters: ConnectionCounters,
+    pub(super) calls: CallMetrics,
     /// What encrypts connections to the port, if they are to be.
     pub(super) tls: Option<Tls>,
     /// The tokens that calls need one of, if they do.
@@ -81,6 +83,7 @@ pub(super) async fn serve(
         shared: Arc::new(Shared::new(
             serving.limits,
             serving.counters,
+            serving.calls,
             serving.tokens,
         )),
         routes: serving.routes.prepare(),
