@@ -79,6 +79,9 @@ pub enum ServeError {
         /// The system's reason.
         error: std::io::Error,
     },
+    /// The threads that calls run on cannot be started.
+    #[error("the threads of calls cannot be started: {0}")]
+    Threads(std::io::Error),
 }
 
 /// Takes an address to listen on. It is not shared: a second server on the same
@@ -98,11 +101,13 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// closes the listeners, takes nothing new on the connections that there are, and gives running
 /// calls the grace of the options. What is not done by then is cut.
 ///
-/// Needs a tokio runtime, with its timer and its sockets. The engine is not shut
-/// down.
+/// Needs a tokio runtime, with its timer and its sockets, for the connections and for
+/// questions after the server's health; all other calls run on threads of their own,
+/// "mef3-calls". The engine is not shut down.
 ///
 /// # Errors
-/// [`ServeError::Listen`] where the listener cannot be used.
+/// [`ServeError::Listen`] where the listener cannot be used, and
+/// [`ServeError::Threads`].
 pub async fn serve(
     engine: Engine,
     listeners: impl Into<Listeners>,
@@ -155,6 +160,6 @@ pub async fn serve(
         tls,
         tokens,
     };
-    transport::serve(listeners, serving, grace, shutdown).await;
-    Ok(())
+    let served = transport::serve(listeners, serving, grace, shutdown).await;
+    served.map_err(ServeError::Threads)
 }

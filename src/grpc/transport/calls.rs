@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Request, Response};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tonic::codegen::Service as _;
@@ -31,9 +33,31 @@ tokio::task_local! {
     static TASK: Task;
 }
 
-/// Runs each call in a task of its own, which can be ended.
+/// Calls that have to be answered whatever else there is to do.
+const URGENT: &str = "/grpc.health.v1.Health/";
+
+/// Runs each call of a connection in a task of its own, which can be ended.
+///
+/// Samples are placed and packed in these tasks, for milliseconds at a time. They have
+/// threads of their own: a question after the server's health, and what connections
+/// have to say, would have to wait until hundreds of them had their turn.
 #[derive(Clone)]
-pub(super) struct CallTasks;
+pub(super) struct CallTasks {
+    /// Where calls run, but for those that are urgent.
+    threads: Handle,
+    /// Whether the next call to run is urgent. HTTP/2 has each call run right after it
+    /// was taken; if it did not, calls would run where others do, and be answered.
+    is_urgent: Arc<AtomicBool>,
+}
+
+impl CallTasks {
+    pub(super) fn new(threads: Handle) -> Self {
+        Self {
+            threads,
+            is_urgent: Arc::default(),
+        }
+    }
+}
 
 impl<F> hyper::rt::Executor<F> for CallTasks
 where
@@ -42,7 +66,11 @@ where
 {
     fn execute(&self, call: F) {
         let task = Task::default();
-        let running = tokio::spawn(TASK.scope(Arc::clone(&task), call));
+        let call = TASK.scope(Arc::clone(&task), call);
+        let running = match self.is_urgent.swap(false, Ordering::Relaxed) {
+            true => tokio::spawn(call),
+            false => self.threads.spawn(call),
+        };
         // It was empty, so that this cannot fail.
         let _ = task.set(running.abort_handle());
     }
@@ -54,6 +82,7 @@ pub(super) struct Calls {
     pub(super) routes: Routes,
     pub(super) connection: Arc<Connection>,
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) tasks: CallTasks,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
@@ -63,6 +92,8 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let calls = self.clone();
+        let is_urgent = request.uri().path().starts_with(URGENT);
+        self.tasks.is_urgent.store(is_urgent, Ordering::Relaxed);
         Box::pin(async move {
             let metrics = &calls.connection.shared.calls;
             let mut call = metrics.begin(request.uri().path(), request.headers());
