@@ -12,6 +12,8 @@ mod health;
 mod metrics;
 #[path = "ops/reflection.rs"]
 mod reflection;
+#[path = "ops/saturated.rs"]
+mod saturated;
 #[path = "ops/tally.rs"]
 mod tally;
 
