@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tonic::codegen::Service as _;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
@@ -24,6 +24,7 @@ use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
 use super::statistics::count;
 use super::wire::Peer;
 use crate::grpc::access::tokens::{Token, TokenPlace};
+use crate::grpc::native::status::{RETRY, Refusal};
 
 /// How long a client that was refused should wait, in milliseconds.
 const PUSHBACK_MS: &str = "1000";
@@ -108,7 +109,8 @@ impl Calls {
     async fn answer(mut self, request: Request<Incoming>) -> Response<ReplyBody> {
         // A client hears of the end a moment after it began.
         if *self.draining.borrow() {
-            return Status::unavailable("the server is ending").into_http();
+            let ending = Refusal::new(Code::Unavailable, "SERVER_ENDING", "the server is ending");
+            return Status::from(ending.retry(RETRY)).into_http();
         }
         let connection = &self.connection;
         let shared = &connection.shared;
@@ -187,11 +189,14 @@ pub(in crate::grpc) struct Via {
 }
 
 fn too_many_calls(limit: usize) -> Status {
-    let mut metadata = MetadataMap::new();
-    let pushback = MetadataValue::from_static(PUSHBACK_MS);
-    metadata.insert("grpc-retry-pushback-ms", pushback);
     let message = format!("limits.streams: {limit} calls are under way, and no more are taken");
-    Status::with_metadata(Code::ResourceExhausted, message, metadata)
+    let refusal = Refusal::new(Code::ResourceExhausted, "BUSY", message);
+    let mut status = Status::from(refusal.limit("limits.streams", limit as u64).retry(RETRY));
+    let pushback = MetadataValue::from_static(PUSHBACK_MS);
+    status
+        .metadata_mut()
+        .insert("grpc-retry-pushback-ms", pushback);
+    status
 }
 
 /// The body of a request, for as long as it may take to come.
@@ -228,7 +233,8 @@ impl Body for RequestBody {
             "server.request_limit_s: the request has not come within {:?}",
             self.limit
         );
-        Poll::Ready(Some(Err(Status::deadline_exceeded(message))))
+        let late = Refusal::new(Code::DeadlineExceeded, "REQUEST_LATE", message);
+        Poll::Ready(Some(Err(late.into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -11,7 +11,7 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::connection::Connection;
 use super::limits::ConnectionLimits;
@@ -19,6 +19,7 @@ use super::locked;
 use super::statistics::{Place, count};
 use crate::grpc::access::tokens::TokenPlace;
 use crate::grpc::metrics::Call;
+use crate::grpc::native::status::Refusal;
 
 /// Most bytes of a piece: a message may be long, and a client that takes it slowly
 /// and steadily is no stalled one. What a message of a long reply has beside its
@@ -345,7 +346,8 @@ fn note(call: &mut Option<Call>, what: impl FnOnce(&mut Call)) {
 
 /// What a call ends with at the deadline that its client set.
 pub(super) fn past_deadline() -> Status {
-    Status::deadline_exceeded("the deadline of the call has passed")
+    let text = "the deadline of the call has passed";
+    Refusal::new(Code::DeadlineExceeded, "DEADLINE_PASSED", text).into()
 }
 
 /// The time that a client gives a call, by its header `grpc-timeout`.
