@@ -4,18 +4,25 @@ mod common;
 
 #[path = "ops/admin.rs"]
 mod admin;
+#[path = "ops/exposition.rs"]
+mod exposition;
 #[path = "ops/health.rs"]
 mod health;
 #[path = "ops/metrics.rs"]
 mod metrics;
 #[path = "ops/reflection.rs"]
 mod reflection;
+#[path = "ops/saturated.rs"]
+mod saturated;
+#[path = "ops/tally.rs"]
+mod tally;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use common::process::{LIMIT, Launch, Server, until};
+use exposition::Exposition;
 
 /// A server with an admin port, which looks at its health every second.
 fn launch() -> Launch {
@@ -67,6 +74,16 @@ impl Admin {
             headers: head.to_ascii_lowercase(),
             body: body.into(),
         })
+    }
+
+    /// The figures, in the form that they have to have.
+    fn metrics(&self) -> Exposition {
+        let answer = self.get("/metrics");
+        assert_eq!(answer.status, 200);
+        let form = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert!(answer.headers.contains(form), "{answer:?}");
+        let parsed = Exposition::parse(&answer.body);
+        parsed.unwrap_or_else(|what| panic!("{what}\n{}", answer.body))
     }
 
     /// Waits until the server is ready, or is not.

@@ -139,6 +139,32 @@ async fn clients_show_a_certificate_where_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_have_expired_are_refused_by_either_side() {
+    let clients = Authority::new();
+    let encrypted = Encrypted::launch(|launch, folder| {
+        let path = folder.join("clients.pem");
+        fs::write(&path, clients.pem()).unwrap();
+        launch.env("MEF3_SERVER_TLS_CLIENT_CA", path)
+    });
+    let connect = async |own: Pair| {
+        let tls = encrypted.authority.client(Some(&own));
+        encrypted.connect(tls).await.map(drop)
+    };
+    connect(clients.issue()).await.unwrap();
+    connect(clients.issue_expired()).await.unwrap_err();
+    // The server's own: whoever connects does not trust it.
+    encrypted
+        .files
+        .replace(&encrypted.authority.issue_expired());
+    encrypted.reload("read again", 1);
+    let refused = connect(clients.issue()).await.unwrap_err();
+    assert!(refused.contains("Expired"), "{refused}");
+    encrypted.files.replace(&encrypted.authority.issue());
+    encrypted.reload("read again", 2);
+    connect(clients.issue()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_replaced_while_connections_go_on() {
     let session = KnownSession::write(2, 256, 10);
     let encrypted = Encrypted::start();

@@ -12,7 +12,7 @@ use common::process::{LIMIT, Launch, Server, until};
 use mef3_server::grpc::proto::client::LegacyClient;
 use mef3_server::grpc::proto::native::client::RecordingServiceClient;
 use mef3_server::grpc::proto::native::{
-    GetRecordingRequest, ReadSignalRequest, WatchRecordingRequest,
+    GetRecordingRequest, ListRecordingsRequest, ReadSignalRequest, TimeSpan, WatchRecordingRequest,
 };
 use mef3_server::grpc::proto::{
     FileInfoRequest, ListOpenFilesRequest, OpenFileRequest, SignalRangeRequest,
@@ -175,6 +175,77 @@ async fn a_token_opens_what_is_below_its_roots() {
         .await
         .unwrap_err();
     assert_status(&status, Code::NotFound, "RECORDING_NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_names_what_the_token_opens_and_nothing_else() {
+    let (mine, other) = (
+        KnownSession::write(1, 256, 4),
+        KnownSession::write(1, 256, 4),
+    );
+    let folders = [&mine, &other].map(|session| session.path.parent().unwrap());
+    for (folder, name) in folders.iter().zip(["own", "secret"]) {
+        // A recording that leads nowhere, and a folder that leads to itself.
+        symlink("nowhere", folder.join(format!("{name} lost.mefd"))).unwrap();
+        fs::create_dir(folder.join(format!("{name} ward"))).unwrap();
+        let inner = folder.join(format!("{name} ward/{name} loop.mefd"));
+        symlink(&inner, &inner).unwrap();
+    }
+    let roots = format!(
+        "mine={}:theirs={}",
+        folders[0].display(),
+        folders[1].display()
+    );
+    let tokens = entry("a", "first", folders[0], "") + &entry("b", "second", Path::new("/"), "");
+    let launch = Launch::new().env("MEF3_SERVER_PATHS_DATA_ROOTS", roots);
+    let guarded = Guarded::launch(&tokens, launch);
+    let mut client = guarded.client().await;
+    let mut all = async |token: &str, request: ListRecordingsRequest| {
+        let (mut ids, mut texts, mut next) = (Vec::new(), Vec::new(), request);
+        loop {
+            let answer = client.list_recordings(by(token, next.clone())).await;
+            let answer = answer.unwrap().into_inner();
+            texts.push(format!("{answer:?}"));
+            ids.extend(answer.recordings.into_iter().map(|it| it.id));
+            next.page_token = answer.next_page_token;
+            if next.page_token.is_empty() {
+                return (ids, texts.concat());
+            }
+        }
+    };
+    let span = TimeSpan {
+        start_uutc: START,
+        end_uutc: START + 1_000_000,
+    };
+    for (root, page_size, span) in [
+        ("", 0, None),
+        ("", 1, None),
+        ("theirs", 0, None),
+        ("", 0, Some(span)),
+    ] {
+        let request = ListRecordingsRequest {
+            root: root.into(),
+            page_size,
+            span,
+            ..ListRecordingsRequest::default()
+        };
+        let (ids, text) = all("first", request.clone()).await;
+        let expected: &[&str] = if root.is_empty() {
+            &["mine:known.mefd"]
+        } else {
+            &[]
+        };
+        assert_eq!(ids, expected, "{root:?}, {page_size}");
+        for elsewhere in ["theirs:", "secret", folders[1].to_str().unwrap()] {
+            assert!(!text.contains(elsewhere), "{elsewhere} in {text}");
+        }
+        // There is something to hide, which who may see it is told.
+        let (ids, text) = all("second", request).await;
+        assert!(ids.contains(&"theirs:known.mefd".into()), "{ids:?}");
+        for problem in ["secret lost.mefd", "secret loop.mefd"] {
+            assert!(text.contains(problem), "no {problem} in {text}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

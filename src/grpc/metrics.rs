@@ -1,16 +1,11 @@
 //! Counts calls: how they ended, how long they took, how much they have sent.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hyper::HeaderMap;
-use hyper::body::{Frame, SizeHint};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,9 +14,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tonic::body::Body;
-use tonic::codegen::{Service, http};
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use super::proto::DESCRIPTOR_SET;
@@ -33,8 +25,8 @@ const LATENCY_BOUNDS_S: [f64; 14] = [
 ];
 /// The name of every call that no service has.
 const OTHER: &str = "other";
-/// The transport notes the beginning of a call, and so its deadline, a moment before it
-/// is counted here.
+/// The transport notes the deadline of a call a moment before or after its beginning is
+/// noted here.
 const EARLIER: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -141,14 +133,6 @@ fn methods() -> impl Iterator<Item = String> {
 }
 
 impl CallMetrics {
-    /// Counts the calls of a service.
-    pub(super) fn of<S>(&self, service: S) -> Metered<S> {
-        Metered {
-            service,
-            calls: self.clone(),
-        }
-    }
-
     /// Makes the figures known to who tells them.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let Inner {
@@ -181,7 +165,8 @@ impl CallMetrics {
         );
     }
 
-    fn begin(&self, path: &str, headers: &HeaderMap) -> Call {
+    /// Counts a call from its beginning on, also one that will be refused.
+    pub(super) fn begin(&self, path: &str, headers: &HeaderMap) -> Call {
         let given = headers.get("grpc-timeout");
         let rpc = self.0.rpcs.get(path).unwrap_or(&self.0.other);
         rpc.running.inc();
@@ -195,7 +180,7 @@ impl CallMetrics {
 }
 
 /// A call under way; its end is counted when this is dropped.
-struct Call {
+pub(super) struct Call {
     rpc: Arc<Rpc>,
     begun: Instant,
     /// The time that its client gives it.
@@ -204,10 +189,21 @@ struct Call {
 }
 
 impl Call {
-    fn note_code(&mut self, headers: &HeaderMap) {
+    /// Notes the status in the headers or the trailers of the reply, if it is there.
+    pub(super) fn note_headers(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get(Status::GRPC_STATUS) {
             self.code = Some(Code::from_bytes(code.as_bytes()));
         }
+    }
+
+    /// Notes a status that is told in another way.
+    pub(super) fn note_code(&mut self, code: Code) {
+        self.code = Some(code);
+    }
+
+    /// Notes bytes of the reply that the transport has got.
+    pub(super) fn note_bytes(&self, bytes: usize) {
+        self.rpc.bytes.inc_by(bytes as u64);
     }
 }
 
@@ -254,81 +250,6 @@ fn name_of(code: Code) -> &'static str {
     }
 }
 
-/// A service whose calls are counted.
-#[derive(Clone)]
-pub(super) struct Metered<S> {
-    service: S,
-    calls: CallMetrics,
-}
-
-impl<S: NamedService> NamedService for Metered<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
-
-impl<S> Service<http::Request<Body>> for Metered<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answering {
-        let mut call = self.calls.begin(request.uri().path(), request.headers());
-        let answering = self.service.call(request);
-        Box::pin(async move {
-            let response = answering.await?;
-            call.note_code(response.headers());
-            Ok(response.map(|body| Body::new(MeteredBody { body, call })))
-        })
-    }
-}
-
-/// The reply of a call that is counted.
-struct MeteredBody {
-    body: Body,
-    call: Call,
-}
-
-impl hyper::body::Body for MeteredBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(bytes) = frame.data_ref() {
-                    self.call.rpc.bytes.inc_by(bytes.len() as u64);
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    self.call.note_code(trailers);
-                }
-            }
-            Some(Err(status)) => self.call.code = Some(status.code()),
-            None => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,7 +292,7 @@ mod tests {
         // Whoever has got his answer is neither.
         headers.insert(Status::GRPC_STATUS, "0".parse().unwrap());
         let mut call = calls.begin("/", &headers);
-        call.note_code(&headers);
+        call.note_headers(&headers);
         assert_eq!(call.code, Some(Code::Ok));
     }
 

@@ -79,6 +79,9 @@ pub enum ServeError {
         /// The system's reason.
         error: std::io::Error,
     },
+    /// The threads that calls run on cannot be started.
+    #[error("the threads of calls cannot be started: {0}")]
+    Threads(std::io::Error),
 }
 
 /// Takes an address to listen on. It is not shared: a second server on the same
@@ -98,11 +101,13 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// closes the listeners, takes nothing new on the connections that there are, and gives running
 /// calls the grace of the options. What is not done by then is cut.
 ///
-/// Needs a tokio runtime, with its timer and its sockets. The engine is not shut
-/// down.
+/// Needs a tokio runtime, with its timer and its sockets, for the connections and for
+/// questions after the server's health; all other calls run on threads of their own,
+/// "mef3-calls". The engine is not shut down.
 ///
 /// # Errors
-/// [`ServeError::Listen`] where the listener cannot be used.
+/// [`ServeError::Listen`] where the listener cannot be used, and
+/// [`ServeError::Threads`].
 pub async fn serve(
     engine: Engine,
     listeners: impl Into<Listeners>,
@@ -133,10 +138,10 @@ pub async fn serve(
     let (health_service, informing) = health.service().await;
     let mut routes = Routes::builder();
     routes
-        .add_service(calls.of(legacy))
-        .add_service(calls.of(native))
-        .add_service(calls.of(health_service.max_decoding_message_size(limits.request_message)));
-    if let Err(error) = reflection::add_to(&mut routes, limits.request_message, &calls, &health) {
+        .add_service(legacy)
+        .add_service(native)
+        .add_service(health_service.max_decoding_message_size(limits.request_message));
+    if let Err(error) = reflection::add_to(&mut routes, limits.request_message, &health) {
         tracing::error!(%error, "reflection is not served");
     }
     // Both end with this function, however it ends.
@@ -151,9 +156,10 @@ pub async fn serve(
         routes: routes.routes(),
         limits,
         counters,
+        calls,
         tls,
         tokens,
     };
-    transport::serve(listeners, serving, grace, shutdown).await;
-    Ok(())
+    let served = transport::serve(listeners, serving, grace, shutdown).await;
+    served.map_err(ServeError::Threads)
 }

@@ -14,7 +14,6 @@ use tonic::service::RoutesBuilder;
 use tonic_reflection::server::{Builder, Error};
 
 use super::health::Health;
-use super::metrics::CallMetrics;
 use super::proto::DESCRIPTOR_SET;
 
 fn public_services() -> Builder<'static> {
@@ -27,7 +26,6 @@ fn public_services() -> Builder<'static> {
 pub(super) fn add_to(
     routes: &mut RoutesBuilder,
     request_message: usize,
-    calls: &CallMetrics,
     health: &Health,
 ) -> Result<(), Error> {
     let v1 = public_services().build_v1()?;
@@ -35,8 +33,8 @@ pub(super) fn add_to(
     let v1alpha = public_services().build_v1alpha()?;
     let v1alpha = v1alpha.max_decoding_message_size(request_message);
     routes
-        .add_service(calls.of(UntilTheEnd::new(v1, health)))
-        .add_service(calls.of(UntilTheEnd::new(v1alpha, health)));
+        .add_service(UntilTheEnd::new(v1, health))
+        .add_service(UntilTheEnd::new(v1alpha, health));
     Ok(())
 }
 

@@ -28,7 +28,18 @@ impl Authority {
 
     /// A certificate for this machine, of a server or a client.
     pub fn issue(&self) -> Pair {
-        let params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        self.sign(&CertificateParams::new(vec!["127.0.0.1".into()]).unwrap())
+    }
+
+    /// The same, of a year that is over.
+    pub fn issue_expired(&self) -> Pair {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Pair {

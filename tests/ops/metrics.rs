@@ -1,52 +1,9 @@
 //! What `/metrics` says of reads.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::common::process::client::Client;
 use super::common::process::session::{KnownSession, name};
 use super::common::process::{LIMIT, until};
 use super::{Admin, launch};
-
-/// Samples by name and labels.
-struct Metrics(BTreeMap<String, f64>);
-
-impl Metrics {
-    /// Parses a whole answer, and checks its form.
-    fn of(admin: &Admin) -> Self {
-        let answer = admin.get("/metrics");
-        assert_eq!(answer.status, 200);
-        assert!(
-            answer.headers.contains("application/openmetrics-text"),
-            "{answer:?}"
-        );
-        let body = answer.body.strip_suffix("# EOF\n").unwrap();
-        let mut types = BTreeSet::new();
-        let mut samples = BTreeMap::new();
-        for line in body.lines() {
-            if let Some(rest) = line.strip_prefix("# ") {
-                let (kind, rest) = rest.split_once(' ').unwrap();
-                let (metric, _) = rest.split_once(' ').unwrap();
-                assert!(metric.starts_with("mef3_"), "{line}");
-                match kind {
-                    "TYPE" => assert!(types.insert(metric.to_owned()), "{metric} twice"),
-                    "HELP" | "UNIT" => {}
-                    _ => panic!("{line}"),
-                }
-                continue;
-            }
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            let bare = name.split('{').next().unwrap();
-            assert!(types.iter().any(|it| bare.starts_with(it)), "{line}");
-            let value = value.parse().unwrap();
-            assert!(samples.insert(name.to_owned(), value).is_none(), "{line}");
-        }
-        Self(samples)
-    }
-
-    fn get(&self, name: &str) -> f64 {
-        self.0.get(name).copied().unwrap_or_default()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_is_counted() {
@@ -54,7 +11,7 @@ async fn a_read_is_counted() {
     let server = launch().start();
     let admin = Admin::of(&server);
     admin.wait_for_readiness(200);
-    let before = Metrics::of(&admin);
+    let before = admin.metrics();
     assert_eq!(before.get("mef3_ready"), 1.0);
     assert_eq!(before.get("mef3_pages_decoded_total"), 0.0);
 
@@ -69,12 +26,12 @@ async fn a_read_is_counted() {
     let rpc = "rpc=\"gRPCMef3Server/GetSignalRange\"";
     let ended = format!("mef3_calls_total{{{rpc},code=\"OK\"}}");
     until("the reads are counted", LIMIT, || {
-        let metrics = Metrics::of(&admin);
+        let metrics = admin.metrics();
         metrics.get(&ended) >= 2.0
             && metrics.get(&format!("mef3_calls_running{{{rpc}}}")) == 0.0
             && metrics.get("mef3_permits_ahead_bytes") == 0.0
     });
-    let metrics = Metrics::of(&admin);
+    let metrics = admin.metrics();
     let calls =
         metrics.get(&ended) + metrics.get(&format!("mef3_calls_total{{{rpc},code=\"CANCELLED\"}}"));
     assert_eq!(calls, 3.0);
@@ -107,7 +64,7 @@ async fn lost_workers_are_counted() {
     let workers = server.workers_up(2);
     super::common::process::signal(workers[0].pid, rustix::process::Signal::KILL);
     until("the restart is counted", LIMIT, || {
-        Metrics::of(&admin).get("mef3_worker_restarts_total") == 1.0
+        admin.metrics().get("mef3_worker_restarts_total") == 1.0
     });
 }
 
@@ -121,7 +78,7 @@ async fn pages_that_end_workers_are_counted_as_given_up() {
     let mut client = Client::with_open(server.address, &session).await;
     let error = client.read(&session, &session.all()).await.unwrap_err();
     assert!(error.contains("has ended 2 workers"), "{error}");
-    let metrics = Metrics::of(&admin);
+    let metrics = admin.metrics();
     assert_eq!(metrics.get("mef3_pages_quarantined"), 1.0);
     assert_eq!(metrics.get("mef3_jobs_lost_total"), 2.0);
     assert_eq!(admin.get("/readyz").status, 200);

@@ -20,7 +20,7 @@ pub use self::file::TokenFileError;
 use super::paths::Checks;
 use crate::config::DataRoot;
 use crate::engine::Reader;
-use crate::grpc::native::status::Refusal;
+use crate::grpc::native::status::{RETRY, Refusal};
 
 /// Services that anybody may call.
 const OPEN_TO_ALL: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
@@ -178,6 +178,8 @@ impl Token {
         taken.map_err(|_| {
             let text = format!("calls: {most} of the token are under way, and it has no more");
             Refusal::new(Code::ResourceExhausted, "TOKEN_CALLS", text)
+                .limit("calls", most as u64)
+                .retry(RETRY)
         })?;
         Ok(TokenPlace(Arc::clone(&self.calls)))
     }

@@ -16,7 +16,7 @@ use crate::mef::{BlockError, DamagedBlock, MefError, ReadError, WindowError};
 /// The domain of all reasons.
 const DOMAIN: &str = "mef3";
 /// How long to wait where nothing better is known.
-const RETRY: Duration = Duration::from_secs(1);
+pub(in crate::grpc) const RETRY: Duration = Duration::from_secs(1);
 /// How long to wait for storage that does not answer.
 const STORAGE_RETRY: Duration = Duration::from_secs(60);
 
@@ -65,7 +65,8 @@ impl Refusal {
         self
     }
 
-    fn limit(mut self, name: &str, value: u64) -> Self {
+    /// Names the limit that is reached, and its value.
+    pub(in crate::grpc) fn limit(mut self, name: &str, value: u64) -> Self {
         self.metadata.push(("limit", name.into()));
         self.metadata.push(("value", value.to_string()));
         let violation = quota_failure::Violation {
@@ -80,7 +81,8 @@ impl Refusal {
         self
     }
 
-    fn retry(mut self, after: Duration) -> Self {
+    /// Says when it may be tried again.
+    pub(in crate::grpc) fn retry(mut self, after: Duration) -> Self {
         let detail = pb::RetryInfo {
             retry_delay: prost_types::Duration::try_from(after).ok(),
         };

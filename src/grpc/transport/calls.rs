@@ -3,16 +3,18 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Request, Response};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tonic::codegen::Service as _;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
@@ -22,6 +24,7 @@ use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
 use super::statistics::count;
 use super::wire::Peer;
 use crate::grpc::access::tokens::{Token, TokenPlace};
+use crate::grpc::native::status::{RETRY, Refusal};
 
 /// How long a client that was refused should wait, in milliseconds.
 const PUSHBACK_MS: &str = "1000";
@@ -31,9 +34,31 @@ tokio::task_local! {
     static TASK: Task;
 }
 
-/// Runs each call in a task of its own, which can be ended.
+/// Calls that have to be answered whatever else there is to do.
+const URGENT: &str = "/grpc.health.v1.Health/";
+
+/// Runs each call of a connection in a task of its own, which can be ended.
+///
+/// Samples are placed and packed in these tasks, for milliseconds at a time. They have
+/// threads of their own: a question after the server's health, and what connections
+/// have to say, would have to wait until hundreds of them had their turn.
 #[derive(Clone)]
-pub(super) struct CallTasks;
+pub(super) struct CallTasks {
+    /// Where calls run, but for those that are urgent.
+    threads: Handle,
+    /// Whether the next call to run is urgent. HTTP/2 has each call run right after it
+    /// was taken; if it did not, calls would run where others do, and be answered.
+    is_urgent: Arc<AtomicBool>,
+}
+
+impl CallTasks {
+    pub(super) fn new(threads: Handle) -> Self {
+        Self {
+            threads,
+            is_urgent: Arc::default(),
+        }
+    }
+}
 
 impl<F> hyper::rt::Executor<F> for CallTasks
 where
@@ -42,7 +67,11 @@ where
 {
     fn execute(&self, call: F) {
         let task = Task::default();
-        let running = tokio::spawn(TASK.scope(Arc::clone(&task), call));
+        let call = TASK.scope(Arc::clone(&task), call);
+        let running = match self.is_urgent.swap(false, Ordering::Relaxed) {
+            true => tokio::spawn(call),
+            false => self.threads.spawn(call),
+        };
         // It was empty, so that this cannot fail.
         let _ = task.set(running.abort_handle());
     }
@@ -54,6 +83,7 @@ pub(super) struct Calls {
     pub(super) routes: Routes,
     pub(super) connection: Arc<Connection>,
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) tasks: CallTasks,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
@@ -63,7 +93,15 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let calls = self.clone();
-        Box::pin(async move { Ok(calls.answer(request).await) })
+        let is_urgent = request.uri().path().starts_with(URGENT);
+        self.tasks.is_urgent.store(is_urgent, Ordering::Relaxed);
+        Box::pin(async move {
+            let metrics = &calls.connection.shared.calls;
+            let mut call = metrics.begin(request.uri().path(), request.headers());
+            let response = calls.answer(request).await;
+            call.note_headers(response.headers());
+            Ok(response.map(|body| body.of(call)))
+        })
     }
 }
 
@@ -71,7 +109,8 @@ impl Calls {
     async fn answer(mut self, request: Request<Incoming>) -> Response<ReplyBody> {
         // A client hears of the end a moment after it began.
         if *self.draining.borrow() {
-            return Status::unavailable("the server is ending").into_http();
+            let ending = Refusal::new(Code::Unavailable, "SERVER_ENDING", "the server is ending");
+            return Status::from(ending.retry(RETRY)).into_http();
         }
         let connection = &self.connection;
         let shared = &connection.shared;
@@ -150,11 +189,14 @@ pub(in crate::grpc) struct Via {
 }
 
 fn too_many_calls(limit: usize) -> Status {
-    let mut metadata = MetadataMap::new();
-    let pushback = MetadataValue::from_static(PUSHBACK_MS);
-    metadata.insert("grpc-retry-pushback-ms", pushback);
     let message = format!("limits.streams: {limit} calls are under way, and no more are taken");
-    Status::with_metadata(Code::ResourceExhausted, message, metadata)
+    let refusal = Refusal::new(Code::ResourceExhausted, "BUSY", message);
+    let mut status = Status::from(refusal.limit("limits.streams", limit as u64).retry(RETRY));
+    let pushback = MetadataValue::from_static(PUSHBACK_MS);
+    status
+        .metadata_mut()
+        .insert("grpc-retry-pushback-ms", pushback);
+    status
 }
 
 /// The body of a request, for as long as it may take to come.
@@ -191,7 +233,8 @@ impl Body for RequestBody {
             "server.request_limit_s: the request has not come within {:?}",
             self.limit
         );
-        Poll::Ready(Some(Err(Status::deadline_exceeded(message))))
+        let late = Refusal::new(Code::DeadlineExceeded, "REQUEST_LATE", message);
+        Poll::Ready(Some(Err(late.into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,6 +22,7 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
@@ -41,6 +42,7 @@ use self::shared::Shared;
 use self::wire::{Layer, Peer, Socket, Stream, Wire};
 use super::access::tls::Tls;
 use super::access::tokens::Tokens;
+use super::metrics::CallMetrics;
 
 /// How long no connection is taken after the system had none to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -62,25 +64,56 @@ pub(super) struct Serving {
     pub(super) routes: Routes,
     pub(super) limits: ConnectionLimits,
     pub(super) counters: ConnectionCounters,
+    pub(super) calls: CallMetrics,
     /// What encrypts connections to the port, if they are to be.
     pub(super) tls: Option<Tls>,
     /// The tokens that calls need one of, if they do.
     pub(super) tokens: Option<Tokens>,
 }
 
+/// The threads that calls run on.
+struct CallThreads(Option<Runtime>);
+
+impl CallThreads {
+    fn start() -> std::io::Result<Self> {
+        let mut threads = Builder::new_multi_thread();
+        threads.thread_name("mef3-calls").enable_all();
+        Ok(Self(Some(threads.build()?)))
+    }
+
+    fn handle(&self) -> Handle {
+        // There are some until the end.
+        let own = self.0.as_ref().map(Runtime::handle);
+        own.map_or_else(Handle::current, Handle::clone)
+    }
+}
+
+impl Drop for CallThreads {
+    fn drop(&mut self) {
+        if let Some(threads) = self.0.take() {
+            // What runs there was cut, and this may be a task, which must not wait.
+            threads.shutdown_background();
+        }
+    }
+}
+
 /// Serves on listeners until `shutdown` is ready. Then nothing new is
 /// taken, and what runs gets `grace` to finish.
+///
+/// # Errors
+/// Where there are no threads to be had.
 pub(super) async fn serve(
     mut listeners: Accepting,
     serving: Serving,
     grace: Duration,
     shutdown: impl Future<Output = ()>,
-) {
+) -> std::io::Result<()> {
     let server = Server {
-        http: http(&serving.limits),
+        threads: CallThreads::start()?,
         shared: Arc::new(Shared::new(
             serving.limits,
             serving.counters,
+            serving.calls,
             serving.tokens,
         )),
         routes: serving.routes.prepare(),
@@ -129,12 +162,13 @@ pub(super) async fn serve(
         counter.fetch_add(cut, std::sync::atomic::Ordering::Relaxed);
         connections.shutdown().await;
     }
+    Ok(())
 }
 
 type Http = http2::Builder<CallTasks>;
 
-fn http(limits: &ConnectionLimits) -> Http {
-    let mut http = Http::new(CallTasks);
+fn http(limits: &ConnectionLimits, tasks: CallTasks) -> Http {
+    let mut http = Http::new(tasks);
     http.timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(HEADER_BYTES)
@@ -147,7 +181,7 @@ fn http(limits: &ConnectionLimits) -> Http {
 struct Server {
     shared: Arc<Shared>,
     routes: Routes,
-    http: Http,
+    threads: CallThreads,
     tls: Option<Tls>,
 }
 
@@ -172,12 +206,15 @@ impl Server {
         let acceptor = tls.map(Tls::acceptor);
         let shared = Arc::clone(&self.shared);
         let connection = Connection::new(peer, acceptor.is_some(), shared, place);
+        let tasks = CallTasks::new(self.threads.handle());
+        let http = http(&self.shared.limits, tasks.clone());
         let calls = Calls {
             routes: self.routes.clone(),
             connection: Arc::new(connection),
             draining,
+            tasks,
         };
-        Some(serve_connection(stream, acceptor, self.http.clone(), calls))
+        Some(serve_connection(stream, acceptor, http, calls))
     }
 }
 

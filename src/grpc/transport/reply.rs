@@ -11,13 +11,15 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::connection::Connection;
 use super::limits::ConnectionLimits;
 use super::locked;
 use super::statistics::{Place, count};
 use crate::grpc::access::tokens::TokenPlace;
+use crate::grpc::metrics::Call;
+use crate::grpc::native::status::Refusal;
 
 /// Most bytes of a piece: a message may be long, and a client that takes it slowly
 /// and steadily is no stalled one. What a message of a long reply has beside its
@@ -226,7 +228,12 @@ impl Buf for Piece {
 
 /// The body of a reply: what the service makes, until the client's deadline.
 #[derive(Default)]
-pub(super) struct ReplyBody(Option<Running>);
+pub(super) struct ReplyBody {
+    /// Nothing where there is no body, or no more of it.
+    running: Option<Running>,
+    /// Counts the call, until the transport lets go of its reply.
+    call: Option<Call>,
+}
 
 struct Running {
     body: tonic::body::Body,
@@ -239,12 +246,21 @@ struct Running {
 impl ReplyBody {
     pub(super) fn new(body: tonic::body::Body, reply: Arc<Reply>) -> Self {
         let deadline = reply.deadline.map(|at| Box::pin(sleep_until(at)));
-        Self(Some(Running {
-            body,
-            rest: None,
-            reply,
-            deadline,
-        }))
+        Self {
+            running: Some(Running {
+                body,
+                rest: None,
+                reply,
+                deadline,
+            }),
+            call: None,
+        }
+    }
+
+    /// The same, of a call that is counted.
+    pub(super) fn of(mut self, call: Call) -> Self {
+        self.call = Some(call);
+        self
     }
 }
 
@@ -256,7 +272,11 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, Status>>> {
-        let Some(running) = &mut self.0 else {
+        let Self {
+            running: whole,
+            call,
+        } = &mut *self;
+        let Some(running) = whole else {
             return Poll::Ready(None);
         };
         let deadline = running.deadline.as_mut();
@@ -264,23 +284,36 @@ impl Body for ReplyBody {
             let reply = &running.reply;
             reply.count_past_deadline(&mut locked(&reply.progress));
             // Nothing of the read goes on.
-            self.0 = None;
+            *whole = None;
+            let late = past_deadline();
+            note(call, |call| call.note_code(late.code()));
             let mut trailers = HeaderMap::new();
-            let added = past_deadline().add_header(&mut trailers);
+            let added = late.add_header(&mut trailers);
             return Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))));
         }
         let message = match running.rest.take() {
             Some(rest) => rest,
             None => {
                 let Some(frame) = ready!(Pin::new(&mut running.body).poll_frame(cx)) else {
-                    self.0 = None;
+                    *whole = None;
                     return Poll::Ready(None);
                 };
                 let reply = &running.reply;
+                let frame = frame.inspect_err(|status| {
+                    note(call, |call| call.note_code(status.code()));
+                });
                 let frame = frame?.map_data(|bytes| reply.piece(bytes));
                 match frame.into_data() {
-                    Ok(message) => message,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Ok(message) => {
+                        note(call, |call| call.note_bytes(message.length));
+                        message
+                    }
+                    Err(frame) => {
+                        if let Some(trailers) = frame.trailers_ref() {
+                            note(call, |call| call.note_headers(trailers));
+                        }
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                 }
             }
         };
@@ -290,13 +323,13 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0
+        self.running
             .as_ref()
             .is_none_or(|running| running.rest.is_none() && running.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.running {
             None => SizeHint::with_exact(0),
             Some(running) if running.rest.is_none() => running.body.size_hint(),
             Some(_) => SizeHint::default(),
@@ -304,9 +337,17 @@ impl Body for ReplyBody {
     }
 }
 
+/// Notes something of a call that is counted.
+fn note(call: &mut Option<Call>, what: impl FnOnce(&mut Call)) {
+    if let Some(call) = call {
+        what(call);
+    }
+}
+
 /// What a call ends with at the deadline that its client set.
 pub(super) fn past_deadline() -> Status {
-    Status::deadline_exceeded("the deadline of the call has passed")
+    let text = "the deadline of the call has passed";
+    Refusal::new(Code::DeadlineExceeded, "DEADLINE_PASSED", text).into()
 }
 
 /// The time that a client gives a call, by its header `grpc-timeout`.

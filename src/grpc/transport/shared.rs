@@ -8,12 +8,14 @@ use super::log::Gate;
 use super::statistics::{ConnectionCounters, Counts, Place, count};
 use super::wire::Peer;
 use crate::grpc::access::tokens::Tokens;
+use crate::grpc::metrics::CallMetrics;
 
 /// What all connections of a server share.
 pub(super) struct Shared {
     pub(super) limits: ConnectionLimits,
     /// Those that calls need one of, if they do.
     pub(super) tokens: Option<Tokens>,
+    pub(super) calls: CallMetrics,
     counters: ConnectionCounters,
     /// Numbers of calls.
     next_call: AtomicU64,
@@ -32,11 +34,13 @@ impl Shared {
     pub(super) fn new(
         limits: ConnectionLimits,
         counters: ConnectionCounters,
+        calls: CallMetrics,
         tokens: Option<Tokens>,
     ) -> Self {
         Self {
             limits,
             tokens,
+            calls,
             counters,
             next_call: AtomicU64::new(0),
             large: AtomicUsize::new(0),
