@@ -61,6 +61,7 @@ pub mod grpc;
 pub mod mef;
 pub mod ops;
 mod reduce;
+mod trace;
 pub mod worker;
 
 pub use actors::cache::CacheStatistics;

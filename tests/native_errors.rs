@@ -45,6 +45,7 @@ struct Details {
     quotas: Vec<String>,
     retry: Option<Duration>,
     damage: Option<DamageInfo>,
+    request: String,
 }
 
 fn details(status: &Status) -> Details {
@@ -78,6 +79,9 @@ fn details(status: &Status) -> Details {
                 let retry = pb::RetryInfo::decode(value).unwrap();
                 details.retry = retry.retry_delay.and_then(|it| it.try_into().ok());
             }
+            "google.rpc.RequestInfo" => {
+                details.request = pb::RequestInfo::decode(value).unwrap().request_id;
+            }
             "mef3.v1.DamageInfo" => details.damage = Some(DamageInfo::decode(value).unwrap()),
             other => panic!("{other}"),
         }
@@ -94,6 +98,10 @@ fn assert_status(status: Status, code: Code, reason: &str) -> Details {
         "{status:?}"
     );
     assert!(!status.message().is_empty());
+    assert!(!found.request.is_empty(), "{status:?}");
+    if let Some(id) = status.metadata().get("x-request-id") {
+        assert_eq!(id, found.request.as_str());
+    }
     let produced = (name_of(code), reason.to_owned());
     PRODUCED.lock().unwrap().insert(produced);
     found

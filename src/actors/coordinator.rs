@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use actix::fut::WrapFuture;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use self::opens::{Asked, PendingOpen, Task};
 pub(crate) use self::opens::{OpenSession, ReadRecords, RefreshSession};
@@ -31,6 +32,7 @@ use super::settings::Settings;
 use super::supervisor::{CancelJob, QueueDelay, RunJob, WorkerSupervisor};
 use crate::error::Error;
 use crate::mef::MefError;
+use crate::trace::{self, Trace};
 use crate::worker::bridge::JobEvent;
 use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId, SegmentId};
 use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, SegmentPlace, SegmentWork, Work};
@@ -98,11 +100,15 @@ struct Running {
     /// It may keep its reader for long.
     uncertain: bool,
     since: Instant,
+    /// What is done, as part of what is done for the first request that wants it.
+    _span: Span,
 }
 
 /// A job that is to be given to a reader.
 struct Run {
     work: Work,
+    /// Requests that want it.
+    traces: Vec<Trace>,
     kind: Kind,
     /// Only a prediction wants it.
     predicted: bool,
@@ -318,11 +324,13 @@ impl Coordinator {
         if keys.is_empty() {
             return false;
         }
+        let traces = self.flights.traces(&keys);
         let work = self.segment_work(&keys);
         let pages = work.iter().flat_map(|segment| &segment.pages);
         let blocks: usize = pages.map(|page| page.blocks.len()).sum();
         self.run(Run {
             work: Work::Decode(work),
+            traces,
             kind: Kind::Decode { keys, answered: 0 },
             predicted: class == Class::Prediction,
             suspect,
@@ -347,13 +355,23 @@ impl Coordinator {
     fn run(&mut self, run: Run) {
         let id = self.next_job;
         self.next_job += 1;
-        let job = Arc::new(Job::new(id, run.work));
+        let requests = trace::ids(&run.traces);
+        let job = Arc::new(Job::new(id, run.work).of(requests));
+        let first = run.traces.first().map(Trace::span);
+        let span = tracing::debug_span!(
+            parent: first.and_then(Span::id),
+            "job",
+            id,
+            work = job.work.name(),
+            requests = %job.requests(),
+        );
         let running = Running {
             job: Arc::clone(&job),
             kind: run.kind,
             predicted: run.predicted,
             uncertain: run.uncertain,
             since: Instant::now(),
+            _span: span,
         };
         self.running.insert(id, running);
         // Bounded by the capacity that the supervisor announced.
@@ -448,6 +466,12 @@ impl Coordinator {
         }
     }
 
+    /// The requests that a job is for.
+    fn requests_of(&self, job: JobId) -> String {
+        let running = self.running.get(&job);
+        running.map_or_else(String::new, |it| it.job.requests().to_string())
+    }
+
     /// Puts the rest of a job back.
     fn put_back(&mut self, running: Running, ending: Ending) {
         match running.kind {
@@ -477,6 +501,8 @@ impl Actor for Coordinator {
 pub(crate) struct Fetch {
     pub(crate) recording: Arc<PagedRecording>,
     pub(crate) pages: Vec<PageKey>,
+    /// The request that wants them.
+    pub(crate) trace: Option<Trace>,
     /// Dropping the other end cancels what nobody else wants and has not begun.
     pub(crate) reply: oneshot::Sender<Fetched>,
 }
@@ -488,6 +514,7 @@ impl Handler<Fetch> for Coordinator {
         let Fetch {
             recording,
             pages,
+            trace,
             reply,
         } = fetch;
         if let Err(error) = self.flights.reserve(pages.len(), &self.limits) {
@@ -496,7 +523,7 @@ impl Handler<Fetch> for Coordinator {
             let _ = reply.send(Err(error));
             return;
         }
-        let (new, joined) = self.flights.request(&recording, &pages, reply);
+        let (new, joined) = self.flights.request(&recording, &pages, trace, reply);
         self.statistics.joined += joined;
         self.look_up(new, false, context);
     }
@@ -660,10 +687,15 @@ impl Handler<JobNews> for Coordinator {
                 Ending::Killed
             }
             JobEvent::Panicked(message) => {
-                tracing::error!(%message, "decoder panicked");
+                let requests = self.requests_of(job);
+                tracing::error!(job, requests, reason = message, "decoder panicked");
                 Ending::Panicked(message)
             }
         };
+        if matches!(ending, Ending::Died | Ending::Stalled | Ending::Killed) {
+            let requests = self.requests_of(job);
+            tracing::warn!(job, requests, ?ending, "job has lost its reader");
+        }
         if let Some(running) = self.running.remove(&job) {
             self.put_back(running, ending);
         }

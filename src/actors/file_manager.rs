@@ -33,6 +33,7 @@ use super::settings::Settings;
 use super::supervisor::WorkerSupervisor;
 use crate::error::Error;
 use crate::mef::{MefError, OpenOptions, Refresh, Rule};
+use crate::trace::{self, Trace};
 use crate::worker::page::{PagedRecording, RecordingId};
 
 /// Figures of the open recordings.
@@ -244,7 +245,13 @@ impl FileManager {
     }
 
     /// Answers with a recording's state, which is at most as old as allowed.
-    fn answer_fresh(&mut self, key: &RecordingName, waiting: Waiting, context: &mut Context<Self>) {
+    fn answer_fresh(
+        &mut self,
+        key: &RecordingName,
+        waiting: Waiting,
+        trace: Option<Trace>,
+        context: &mut Context<Self>,
+    ) {
         let Some(file) = self.files.get(key) else {
             return waiting.answer(Err(Error::NotOpen(key.name.clone())));
         };
@@ -262,11 +269,16 @@ impl FileManager {
             return waiting.answer_in(&file.recording, file.refused.as_ref());
         }
         self.refreshing.insert(key.clone(), vec![waiting]);
-        self.look_again(key.clone(), context);
+        self.look_again(key.clone(), trace, context);
     }
 
     /// Has a worker look for what is new in an open recording.
-    fn look_again(&mut self, key: RecordingName, context: &mut Context<Self>) {
+    fn look_again(
+        &mut self,
+        key: RecordingName,
+        trace: Option<Trace>,
+        context: &mut Context<Self>,
+    ) {
         let Some(file) = self.files.get(&key) else {
             return;
         };
@@ -278,6 +290,7 @@ impl FileManager {
             key.options.clone(),
             Arc::clone(&before),
         );
+        let looked = trace::within(trace.clone(), looked);
         context.spawn(looked.into_actor(self).map(move |state, manager, _| {
             let waiting = manager.refreshing.remove(&key).unwrap_or_default();
             // What was closed meanwhile stays closed, and what was opened anew is
@@ -302,6 +315,7 @@ impl FileManager {
                 if refused.is_none() {
                     file.recording = Arc::clone(&now);
                     if replaced {
+                        let _entered = trace::entered(trace.as_ref());
                         tracing::warn!(id = %before.id, "recording was replaced");
                         log_opened(&now);
                         manager.forget_pages(before.id);
@@ -415,15 +429,18 @@ impl Actor for FileManager {
 #[rtype(result = "()")]
 pub(crate) struct Find {
     pub(crate) by: Use,
+    /// The request that wants to know it.
+    pub(crate) trace: Option<Trace>,
     pub(crate) reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
 }
 
 impl Handler<Find> for FileManager {
     type Result = ();
 
-    fn handle(&mut self, Find { by, reply }: Find, context: &mut Self::Context) {
+    fn handle(&mut self, find: Find, context: &mut Self::Context) {
+        let Find { by, trace, reply } = find;
         self.touch(&by);
-        self.answer_fresh(&by.recording, Waiting::State(reply), context);
+        self.answer_fresh(&by.recording, Waiting::State(reply), trace, context);
     }
 }
 
@@ -433,18 +450,25 @@ impl Handler<Find> for FileManager {
 #[rtype(result = "()")]
 pub(crate) struct Check {
     pub(crate) recording: Arc<PagedRecording>,
+    /// The request that wants to know it.
+    pub(crate) trace: Option<Trace>,
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 
 impl Handler<Check> for FileManager {
     type Result = ();
 
-    fn handle(&mut self, Check { recording, reply }: Check, context: &mut Self::Context) {
+    fn handle(&mut self, check: Check, context: &mut Self::Context) {
+        let Check {
+            recording,
+            trace,
+            reply,
+        } = check;
         let id = recording.id;
         let open = self.files.iter().find(|(_, file)| file.recording.id == id);
         if let Some((key, _)) = open {
             let key = key.clone();
-            return self.answer_fresh(&key, Waiting::Same(id, reply), context);
+            return self.answer_fresh(&key, Waiting::Same(id, reply), trace, context);
         }
         // Closed, or opened anew: whoever still has it is answered for itself.
         let path = recording.recording.path.clone();
@@ -452,6 +476,7 @@ impl Handler<Check> for FileManager {
             password: recording.recording.password.clone(),
         };
         let news = news_of(self.coordinator.clone(), path, options, recording.clone());
+        let news = trace::within(trace, news);
         let answer = async move {
             let same = news.await.and_then(|news| match news {
                 Refresh::Replaced(file) => Err(Error::Mef(MefError::Changed { file })),
@@ -529,7 +554,7 @@ impl Handler<RecordingChanged> for FileManager {
         };
         if !self.refreshing.contains_key(&key) {
             self.refreshing.insert(key.clone(), Vec::new());
-            self.look_again(key, context);
+            self.look_again(key, None, context);
         }
     }
 }

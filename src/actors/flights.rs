@@ -14,6 +14,7 @@ use super::coordinator::Fetched;
 use super::stuck::{Gate, StuckStorage};
 use crate::error::{Error, PagePlace};
 use crate::mef::FileIdentity;
+use crate::trace::{self, MOST_OF_JOB, Trace};
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
 /// Cancelled requests are looked for at most this often: it means to go over the
@@ -93,6 +94,7 @@ struct Flight {
 struct Request {
     pages: Vec<Option<Result<Arc<Page>, Error>>>,
     missing: usize,
+    trace: Option<Trace>,
     reply: oneshot::Sender<Fetched>,
 }
 
@@ -177,6 +179,24 @@ impl Flights {
         request.is_some_and(|request| !request.reply.is_closed())
     }
 
+    /// The requests that wait for some of these pages: as many as a job names.
+    pub(crate) fn traces(&self, pages: &[PageKey]) -> Vec<Trace> {
+        let mut traces: Vec<Trace> = Vec::new();
+        let flights = pages.iter().filter_map(|key| self.flights.get(key));
+        for (id, _) in flights.flat_map(|flight| &flight.waiters) {
+            if traces.len() == MOST_OF_JOB {
+                break;
+            }
+            let request = self.requests.get(id);
+            if let Some(trace) = request.and_then(|request| request.trace.as_ref())
+                && !traces.iter().any(|known| known.id() == trace.id())
+            {
+                traces.push(trace.clone());
+            }
+        }
+        traces
+    }
+
     /// The recording of a page in flight.
     pub(crate) fn recording(&self, key: &PageKey) -> Option<&Arc<PagedRecording>> {
         self.flights.get(key).map(|flight| &flight.recording)
@@ -188,6 +208,7 @@ impl Flights {
         &mut self,
         recording: &Arc<PagedRecording>,
         pages: &[PageKey],
+        trace: Option<Trace>,
         reply: oneshot::Sender<Fetched>,
     ) -> (Vec<PageKey>, u64) {
         if pages.is_empty() {
@@ -202,6 +223,7 @@ impl Flights {
             Request {
                 pages: vec![None; pages.len()],
                 missing: pages.len(),
+                trace,
                 reply,
             },
         );
@@ -424,7 +446,8 @@ impl Flights {
             channel, segment, ..
         } = &place;
         let first_block = place.first_block;
-        tracing::error!(%channel, %segment, first_block, ?ending, "page is given up");
+        let requests = trace::ids(&self.traces(&[key])).join(",");
+        tracing::error!(requests, %channel, %segment, first_block, ?ending, "page is given up");
         let error = match ending {
             Ending::Panicked(message) => Error::DecoderPanicked {
                 place,

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::coordinator::{Coordinator, OpenSession, RefreshSession};
 use crate::error::Error;
 use crate::mef::{Known, OpenOptions, Recording, Refresh};
+use crate::trace;
 use crate::worker::page::PagedRecording;
 
 /// Has a worker open a session.
@@ -22,6 +23,7 @@ pub(super) async fn open_session(
     let question = OpenSession {
         path,
         options,
+        trace: trace::current(),
         reply,
     };
     let sent = coordinator.send(question).await;
@@ -50,6 +52,7 @@ pub(super) async fn news_of(
         options,
         known: Arc::new(known.map_err(|_| Error::Stopped)?),
         device,
+        trace: trace::current(),
         reply,
     };
     let sent = coordinator.send(question).await;

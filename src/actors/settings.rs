@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, SandboxMode};
+use crate::config::{Config, LogFormat, SandboxMode};
 use crate::worker::{Confines, WorkerSettings};
 
 /// File descriptors of a worker beside those of open segments: channels, archives,
@@ -131,6 +131,7 @@ impl From<&Config> for Settings {
                     descriptors: SPARE_DESCRIPTORS.saturating_add(workers.open_segments as u64),
                 },
                 sandbox_required: workers.sandbox == SandboxMode::Required,
+                log_json: config.log.format == LogFormat::Json,
             },
             stall_limit: workers.stall_limit(),
             spawn_limit: workers.spawn_limit(),

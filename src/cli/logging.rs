@@ -90,7 +90,11 @@ where
             (builder.into(), switch)
         }
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .with_filter_reloading();
             let switch = Arc::new(Switch(builder.reload_handle()));
             (builder.into(), switch)
         }

@@ -63,6 +63,7 @@ use crate::mef::{
     check_readable,
 };
 use crate::worker::page::{Form, PagedRecording, Revision};
+use crate::trace;
 
 /// How long a shutdown waits for killed workers to be reaped. They are gone within
 /// milliseconds, unless storage holds them.
@@ -250,6 +251,7 @@ impl Engine {
             by,
             path,
             served_rate,
+            trace: trace::current(),
             reply,
         };
         let sent = self.addresses().file_manager.send(question).await;
@@ -328,6 +330,7 @@ impl Engine {
                 limit: query.limit.min(Self::MAX_RECORDS),
                 ..query.clone()
             },
+            trace: trace::current(),
             reply,
         };
         let sent = self.addresses().coordinator.send(question).await;
@@ -465,7 +468,9 @@ impl Engine {
     /// The state of an open recording, at most as old as `live.staleness_ms`.
     pub(crate) async fn find(&self, by: Use) -> Result<Arc<PagedRecording>, Error> {
         let (reply, found) = oneshot::channel();
-        let sent = self.addresses().file_manager.send(Find { by, reply });
+        let trace = trace::current();
+        let question = Find { by, trace, reply };
+        let sent = self.addresses().file_manager.send(question);
         sent.await.map_err(|_| Error::Stopped)?;
         found.await.map_err(|_| Error::Stopped)?
     }
@@ -475,7 +480,9 @@ impl Engine {
     pub(crate) fn look(&self, by: Use) {
         let (reply, _) = oneshot::channel();
         // A file manager without room has better things to do.
-        let _ = self.addresses().file_manager.try_send(Find { by, reply });
+        let trace = trace::current();
+        let question = Find { by, trace, reply };
+        let _ = self.addresses().file_manager.try_send(question);
     }
 
     /// Looks for what is new in a recording: blocks, segments and channels that

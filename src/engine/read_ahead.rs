@@ -9,6 +9,7 @@ use actix::Addr;
 use futures_util::FutureExt;
 use futures_util::future::{MaybeDone, maybe_done};
 use tokio::sync::oneshot;
+use tracing::debug_span;
 
 use crate::actors::coordinator::{Coordinator, Fetch, Fetched};
 use crate::actors::file_manager::{Check, FileManager};
@@ -18,6 +19,7 @@ use crate::actors::settings::Settings;
 use crate::actors::tree::Addresses;
 use crate::error::Error;
 use crate::mef::{BlockPosition, Placement, duration_us};
+use crate::trace::{self, Trace};
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
 use super::permits::Lease;
@@ -64,6 +66,8 @@ struct Coming {
     /// Bytes of these.
     bytes: usize,
     answer: MaybeDone<oneshot::Receiver<Fetched>>,
+    /// Until they have come.
+    trace: Option<Trace>,
 }
 
 impl Coming {
@@ -160,6 +164,7 @@ impl ReadAhead {
         let (reply, same) = oneshot::channel();
         let question = Check {
             recording: Arc::clone(&self.plan.recording),
+            trace: trace::current(),
             reply,
         };
         let sent = self.file_manager.send(question).await;
@@ -372,6 +377,7 @@ impl ReadAhead {
                 let question = Fetch {
                     recording: Arc::clone(&self.plan.recording),
                     pages: chunk.asked.clone(),
+                    trace: chunk.trace.clone(),
                     reply,
                 };
                 self.coordinator
@@ -433,7 +439,12 @@ impl ReadAhead {
         }
         let bytes = asked.iter().map(|key| bytes_of(recording, key)).sum();
         let (reply, answer) = oneshot::channel();
+        let trace = trace::current().map(|call| {
+            let span = debug_span!(parent: call.span(), "pages", asked = asked.len());
+            call.part(span)
+        });
         let chunk = Coming {
+            trace,
             number: self.next_chunk,
             first_column,
             columns,
@@ -476,6 +487,7 @@ pub(super) async fn fetch(
     let question = Fetch {
         recording: Arc::clone(recording),
         pages: vec![key],
+        trace: trace::current(),
         reply,
     };
     let page = async {

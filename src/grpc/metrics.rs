@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 
 use super::proto::DESCRIPTOR_SET;
 use super::transport::given_time;
+use crate::trace::Trace;
 
 /// Upper bounds of the latencies, in seconds. A stream may take long.
 const LATENCY_BOUNDS_S: [f64; 14] = [
@@ -166,11 +167,13 @@ impl CallMetrics {
     }
 
     /// Counts a call from its beginning on, also one that will be refused.
-    pub(super) fn begin(&self, path: &str, headers: &HeaderMap) -> Call {
+    pub(super) fn begin(&self, path: &str, headers: &HeaderMap, trace: &Trace) -> Call {
         let given = headers.get("grpc-timeout");
         let rpc = self.0.rpcs.get(path).unwrap_or(&self.0.other);
         rpc.running.inc();
+        trace.span().record("rpc", rpc.name.as_str());
         Call {
+            trace: trace.clone(),
             rpc: Arc::clone(rpc),
             begun: Instant::now(),
             given: given.and_then(|given| given_time(given.to_str().ok()?)),
@@ -181,6 +184,7 @@ impl CallMetrics {
 
 /// A call under way; its end is counted when this is dropped.
 pub(super) struct Call {
+    trace: Trace,
     rpc: Arc<Rpc>,
     begun: Instant,
     /// The time that its client gives it.
@@ -219,9 +223,13 @@ impl Drop for Call {
             true => Code::DeadlineExceeded,
             false => Code::Cancelled,
         };
+        let code = name_of(self.code.unwrap_or(dropped));
+        self.trace
+            .span()
+            .in_scope(|| tracing::debug!(code, ?took, "call has ended"));
         let labels = EndLabels {
             rpc: rpc.name.clone(),
-            code: name_of(self.code.unwrap_or(dropped)),
+            code,
         };
         rpc.ended.get_or_create(&labels).inc();
     }
@@ -253,6 +261,10 @@ fn name_of(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn trace() -> Trace {
+        Trace::new("a", tracing::Span::none())
+    }
 
     #[test]
     fn methods_have_the_names_that_clients_call() {
@@ -286,12 +298,12 @@ mod tests {
             };
             let ended = calls.0.families.ended.get_or_create_owned(&labels);
             let before = ended.get();
-            drop(calls.begin("/", &headers));
+            drop(calls.begin("/", &headers, &trace()));
             assert_eq!(ended.get(), before + 1, "{given:?}");
         }
         // Whoever has got his answer is neither.
         headers.insert(Status::GRPC_STATUS, "0".parse().unwrap());
-        let mut call = calls.begin("/", &headers);
+        let mut call = calls.begin("/", &headers, &trace());
         call.note_headers(&headers);
         assert_eq!(call.code, Some(Code::Ok));
     }
@@ -300,7 +312,8 @@ mod tests {
     fn paths_of_clients_make_no_labels() {
         let calls = CallMetrics::default();
         for number in 0..100 {
-            drop(calls.begin(&format!("/gRPCMef3Server/Guess{number}"), &HeaderMap::new()));
+            let path = format!("/gRPCMef3Server/Guess{number}");
+            drop(calls.begin(&path, &HeaderMap::new(), &trace()));
         }
         let mut registry = Registry::default();
         calls.register(&mut registry);

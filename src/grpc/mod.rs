@@ -8,6 +8,7 @@ mod native;
 mod peer;
 pub mod proto;
 mod reflection;
+mod request_id;
 mod roots;
 mod samples;
 mod texts;

@@ -12,6 +12,7 @@ mod faults;
 #[cfg(not(feature = "fault-injection"))]
 #[path = "no_faults.rs"]
 mod faults;
+mod log;
 pub(crate) mod page;
 pub(crate) mod probe;
 mod process;

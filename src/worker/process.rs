@@ -21,6 +21,7 @@ use thiserror::Error;
 use super::cancels::Cancels;
 use super::ending::{MemoryKills, is_stopped, was_killed};
 use super::faults;
+use super::log;
 use super::protocol::{Job, JobId, Reply, Request};
 use super::runner::{Answers, HangUp, Runner};
 use super::sandbox::{Confines, Sandbox, enter};
@@ -88,6 +89,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) confines: Confines,
     /// Whether it must not run without its whole sandbox.
     pub(crate) sandbox_required: bool,
+    /// Whether lines of the log are JSON.
+    pub(crate) log_json: bool,
 }
 
 /// A running worker. Dropping it kills the process and reaps it.
@@ -273,6 +276,7 @@ fn worker_main(arguments: WorkerArguments) {
     if prepare_process(&name, server).is_err() {
         return;
     }
+    log::start(settings.log_json);
     faults::arm();
     // Before anything of a file is read. Without its limits it does not begin.
     let Ok(sandbox) = enter(&settings.confines) else {
@@ -291,6 +295,7 @@ fn worker_main(arguments: WorkerArguments) {
     loop {
         match requests.recv() {
             Ok(Request::Do(job)) => {
+                log::set_detail(job.detail);
                 let begun = answers.answer(Reply::Begun(job.id), &[]);
                 if begun.and_then(|()| runner.run(&job, &mut answers)).is_err() {
                     return;

@@ -6,6 +6,7 @@
 //! lies in a buffer of ipc-channel in the server and in another in the worker, which
 //! are freed as they are, and for a moment in the socket between them.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::page::{Form, Page};
+use super::log;
 use super::probe::probe_block;
 use super::sandbox::Sandbox;
 use crate::mef::{
@@ -31,6 +33,10 @@ pub(crate) struct Job {
     pub id: JobId,
     /// What to do.
     pub work: Work,
+    /// Some of the requests that it is for.
+    requests: Vec<Arc<str>>,
+    /// How much the server logs of what workers do.
+    pub(super) detail: u8,
     /// Nobody wants it any more. Only the server's own copy knows.
     #[serde(skip)]
     cancelled: AtomicBool,
@@ -41,8 +47,21 @@ impl Job {
         Self {
             id,
             work,
+            requests: Vec::new(),
+            detail: log::detail(),
             cancelled: AtomicBool::new(false),
         }
+    }
+
+    /// The same, for some requests.
+    pub(crate) fn of(mut self, requests: Vec<Arc<str>>) -> Self {
+        self.requests = requests;
+        self
+    }
+
+    /// The requests that it is for, as the log has them.
+    pub(crate) fn requests(&self) -> impl fmt::Display {
+        self.requests.join(",")
     }
 
     /// Notes that nobody wants the job; its reader stops before the next page.
@@ -68,6 +87,19 @@ pub(crate) enum Work {
     Decode(Vec<SegmentWork>),
     /// Decode this block, to show that it can be done. No file is read.
     Probe(Arc<[u8]>),
+}
+
+impl Work {
+    /// What it is, in a word.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Open(..) => "open",
+            Self::Refresh(..) => "refresh",
+            Self::Records(..) => "records",
+            Self::Decode(_) => "decode",
+            Self::Probe(_) => "probe",
+        }
+    }
 }
 
 /// Pages of one segment. Over a whole job, pages are numbered from 0 in the

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -70,7 +71,12 @@ impl Runner {
 
     /// Does a job and answers it. A panic is caught and costs this job only.
     pub(crate) fn run(&mut self, job: &Job, answers: &mut dyn Answers) -> Result<(), HangUp> {
+        let work = job.work.name();
+        let span = tracing::error_span!("job", id = job.id, work, requests = %job.requests());
+        let _entered = span.enter();
+        let begun = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.work(job, answers)));
+        tracing::debug!(pid = process::id(), took = ?begun.elapsed(), "job has ended");
         match outcome {
             Ok(done) => done,
             Err(panic) => {

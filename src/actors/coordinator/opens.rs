@@ -14,6 +14,7 @@ use crate::actors::blame::Suspicion;
 use crate::actors::stuck::Gate;
 use crate::error::Error;
 use crate::mef::{Known, OpenOptions, RecordPage, RecordQuery, RecordReader, Refresh};
+use crate::trace::Trace;
 use crate::worker::page::PagedRecording;
 use crate::worker::protocol::{JobId, Work};
 
@@ -22,6 +23,8 @@ pub(super) struct PendingOpen {
     pub(super) path: PathBuf,
     pub(super) options: OpenOptions,
     pub(super) asked: Asked,
+    /// The request that it is for.
+    pub(super) trace: Option<Trace>,
     pub(super) queued_at: Instant,
     /// The file system that it is about, where that is known.
     device: Option<u64>,
@@ -47,11 +50,17 @@ pub(super) enum Asked {
 }
 
 impl PendingOpen {
-    pub(super) fn new(path: PathBuf, options: OpenOptions, asked: Asked) -> Self {
+    pub(super) fn new(
+        path: PathBuf,
+        options: OpenOptions,
+        asked: Asked,
+        trace: Option<Trace>,
+    ) -> Self {
         Self {
             path,
             options,
             asked,
+            trace,
             queued_at: Instant::now(),
             device: None,
         }
@@ -191,6 +200,7 @@ impl Coordinator {
         let task = open.task();
         self.run(Run {
             work: open.work(),
+            traces: open.trace.iter().cloned().collect(),
             kind: Kind::Open(task, Some(open)),
             predicted: false,
             suspect,
@@ -251,6 +261,8 @@ impl Coordinator {
 pub(crate) struct OpenSession {
     pub(crate) path: PathBuf,
     pub(crate) options: OpenOptions,
+    /// The request that it is for.
+    pub(crate) trace: Option<Trace>,
     /// Dropping the other end cancels what has not begun.
     pub(crate) reply: oneshot::Sender<Result<Arc<PagedRecording>, Error>>,
 }
@@ -260,7 +272,7 @@ impl Handler<OpenSession> for Coordinator {
 
     fn handle(&mut self, open: OpenSession, _: &mut Self::Context) {
         let asked = Asked::Open(open.reply);
-        self.open(PendingOpen::new(open.path, open.options, asked));
+        self.open(PendingOpen::new(open.path, open.options, asked, open.trace));
     }
 }
 
@@ -273,6 +285,8 @@ pub(crate) struct RefreshSession {
     pub(crate) known: Arc<Known>,
     /// The file system that the session is on.
     pub(crate) device: Option<u64>,
+    /// The request that it is for.
+    pub(crate) trace: Option<Trace>,
     /// Dropping the other end cancels what has not begun.
     pub(crate) reply: oneshot::Sender<Result<Refresh, Error>>,
 }
@@ -284,7 +298,7 @@ impl Handler<RefreshSession> for Coordinator {
         let asked = Asked::Refresh(refresh.known, refresh.reply);
         self.open(PendingOpen {
             device: refresh.device,
-            ..PendingOpen::new(refresh.path, refresh.options, asked)
+            ..PendingOpen::new(refresh.path, refresh.options, asked, refresh.trace)
         });
     }
 }
@@ -296,6 +310,8 @@ pub(crate) struct ReadRecords {
     pub(crate) path: PathBuf,
     pub(crate) reader: RecordReader,
     pub(crate) query: RecordQuery,
+    /// The request that it is for.
+    pub(crate) trace: Option<Trace>,
     /// Dropping the other end cancels what has not begun.
     pub(crate) reply: oneshot::Sender<Result<RecordPage, Error>>,
 }
@@ -305,6 +321,11 @@ impl Handler<ReadRecords> for Coordinator {
 
     fn handle(&mut self, read: ReadRecords, _: &mut Self::Context) {
         let asked = Asked::Records(Arc::new(read.reader), read.query, read.reply);
-        self.open(PendingOpen::new(read.path, OpenOptions::default(), asked));
+        self.open(PendingOpen::new(
+            read.path,
+            OpenOptions::default(),
+            asked,
+            read.trace,
+        ));
     }
 }

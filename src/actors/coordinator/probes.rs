@@ -45,6 +45,7 @@ impl Coordinator {
         }
         let replies = std::mem::take(&mut self.probes);
         self.run(Run {
+            traces: Vec::new(),
             work: Work::Probe(probe_block().bytes.clone()),
             kind: Kind::Probe(replies),
             predicted: false,

@@ -13,6 +13,7 @@ use super::{FileManager, OpenFile, RecordingName, Use, Waiting, has_room, log_op
 use crate::actors::session_state::open_session;
 use crate::actors::supervisor::CloseSession;
 use crate::error::Error;
+use crate::trace::{self, Trace};
 use crate::worker::page::PagedRecording;
 
 /// Idle sessions of clients are looked for this often in the time that they may be
@@ -24,6 +25,7 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Opener {
     by: Use,
     served_rate: Option<ServedRate>,
+    trace: Option<Trace>,
     reply: oneshot::Sender<Result<Opened, Error>>,
 }
 
@@ -33,7 +35,8 @@ impl FileManager {
         let name = opener.by.recording.clone();
         if self.files.contains_key(&name) {
             let (state, fresh) = oneshot::channel();
-            self.answer_fresh(&name, Waiting::State(state), context);
+            let trace = opener.trace.clone();
+            self.answer_fresh(&name, Waiting::State(state), trace, context);
             let fresh = async move { fresh.await.unwrap_or(Err(Error::Stopped)) };
             context.spawn(fresh.into_actor(self).map(move |state, manager, context| {
                 if manager.files.contains_key(&name) {
@@ -64,14 +67,22 @@ impl FileManager {
             }));
             return;
         }
+        let trace = opener.trace.clone();
         self.opening.insert(name.clone(), vec![opener]);
-        self.open_session(name, path, context);
+        self.open_session(name, path, trace, context);
     }
 
     /// Has a worker read the session, and enters the outcome under the name.
-    fn open_session(&mut self, name: RecordingName, path: PathBuf, context: &mut Context<Self>) {
+    fn open_session(
+        &mut self,
+        name: RecordingName,
+        path: PathBuf,
+        trace: Option<Trace>,
+        context: &mut Context<Self>,
+    ) {
         let options = name.options.clone();
         let asked = open_session(self.coordinator.clone(), path.clone(), options);
+        let asked = trace::within(trace.clone(), asked);
         context.spawn(asked.into_actor(self).map(move |outcome, manager, _| {
             let mut openers = manager.opening.remove(&name).unwrap_or_default();
             openers.retain(|opener| !opener.reply.is_closed());
@@ -82,6 +93,7 @@ impl FileManager {
             if let Ok(recording) = &outcome
                 && !openers.is_empty()
             {
+                let _entered = trace::entered(trace.as_ref());
                 manager.enter(name.clone(), path, recording);
             }
             for (opener, number) in openers.into_iter().zip(0..) {
@@ -123,6 +135,7 @@ impl FileManager {
             by,
             served_rate,
             reply,
+            ..
         } = opener;
         let opened = state.and_then(|recording| {
             if let Some(rate) = served_rate {
@@ -241,6 +254,8 @@ pub(crate) struct Open {
     /// The rate that a client with an id wants to be served at: that of the channels
     /// where it is `None`, whatever it was before.
     pub(crate) served_rate: Option<ServedRate>,
+    /// The request that it is opened for.
+    pub(crate) trace: Option<Trace>,
     pub(crate) reply: oneshot::Sender<Result<Opened, Error>>,
 }
 
@@ -251,6 +266,7 @@ impl Handler<Open> for FileManager {
         let opener = Opener {
             by: open.by,
             served_rate: open.served_rate,
+            trace: open.trace,
             reply: open.reply,
         };
         self.open(open.path, opener, context);

@@ -111,7 +111,7 @@ fn asked(
     keys: &[PageKey],
 ) -> oneshot::Receiver<Fetched> {
     let (reply, answer) = oneshot::channel();
-    let (new, _) = flights.request(recording, keys, reply);
+    let (new, _) = flights.request(recording, keys, None, reply);
     for key in new {
         flights.enqueue(key);
     }

@@ -14,6 +14,7 @@ use crate::engine::read_ahead::bytes_of;
 use crate::engine::windows::Masked;
 use crate::error::Error;
 use crate::mef::{BlockDamage, BlockPosition, DamagedBlock};
+use crate::trace;
 use crate::worker::page::{Page, PageKey, PagedRecording};
 
 /// Decoded bytes that are asked for at a time, one block excepted; with what lies
@@ -102,6 +103,7 @@ impl EnvelopeStream {
         let question = Fetch {
             recording: Arc::clone(&recording),
             pages: keys.clone(),
+            trace: trace::current(),
             reply,
         };
         let sent = self.engine.addresses().coordinator.send(question).await;

@@ -32,6 +32,7 @@ use crate::actors::settings::Settings;
 use crate::config::OnDamage;
 use crate::error::Error;
 use crate::mef::{Channel, Rule, Segment, WindowError, check_readable, scale_of};
+use crate::trace;
 use crate::worker::page::PagedRecording;
 
 /// Bytes of the pixels of one item.
@@ -456,6 +457,7 @@ impl EnvelopeStream {
         let (reply, same) = oneshot::channel();
         let question = Check {
             recording: Arc::clone(&self.recording),
+            trace: trace::current(),
             reply,
         };
         let sent = self.engine.addresses().file_manager.send(question).await;

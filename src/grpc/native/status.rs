@@ -12,6 +12,7 @@ use tonic_types::pb::{self, bad_request, quota_failure};
 use crate::error::Error;
 use crate::grpc::proto::native::DamageInfo;
 use crate::mef::{BlockError, DamagedBlock, MefError, ReadError, WindowError};
+use crate::trace;
 
 /// The domain of all reasons.
 const DOMAIN: &str = "mef3";
@@ -121,6 +122,16 @@ impl From<Refusal> for Status {
             value: info.encode_to_vec(),
         }];
         details.extend(refusal.details);
+        if let Some(trace) = trace::current() {
+            let request = pb::RequestInfo {
+                request_id: trace.id().to_string(),
+                serving_data: String::new(),
+            };
+            details.push(Any {
+                type_url: "type.googleapis.com/google.rpc.RequestInfo".into(),
+                value: request.encode_to_vec(),
+            });
+        }
         let status = pb::Status {
             code: refusal.code as i32,
             message: refusal.message.clone(),

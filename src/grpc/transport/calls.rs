@@ -18,6 +18,7 @@ use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
+use tracing::Instrument;
 
 use super::connection::Connection;
 use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
@@ -25,6 +26,8 @@ use super::statistics::count;
 use super::wire::Peer;
 use crate::grpc::access::tokens::{Token, TokenPlace};
 use crate::grpc::native::status::{RETRY, Refusal};
+use crate::grpc::request_id::{REQUEST_ID, header_of, trace_of};
+use crate::trace::{self, Trace};
 
 /// How long a client that was refused should wait, in milliseconds.
 const PUSHBACK_MS: &str = "1000";
@@ -67,7 +70,7 @@ where
 {
     fn execute(&self, call: F) {
         let task = Task::default();
-        let call = TASK.scope(Arc::clone(&task), call);
+        let call = trace::in_task(TASK.scope(Arc::clone(&task), call));
         let running = match self.is_urgent.swap(false, Ordering::Relaxed) {
             true => tokio::spawn(call),
             false => self.threads.spawn(call),
@@ -96,9 +99,15 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
         let is_urgent = request.uri().path().starts_with(URGENT);
         self.tasks.is_urgent.store(is_urgent, Ordering::Relaxed);
         Box::pin(async move {
+            let trace = trace_of(request.headers());
+            trace::begin(&trace);
             let metrics = &calls.connection.shared.calls;
-            let mut call = metrics.begin(request.uri().path(), request.headers());
-            let response = calls.answer(request).await;
+            let mut call = metrics.begin(request.uri().path(), request.headers(), &trace);
+            let answer = calls.answer(request, trace.clone());
+            let mut response = answer.instrument(trace.span().clone()).await;
+            if let Some(name) = header_of(&trace) {
+                response.headers_mut().insert(REQUEST_ID, name);
+            }
             call.note_headers(response.headers());
             Ok(response.map(|body| body.of(call)))
         })
@@ -106,7 +115,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 }
 
 impl Calls {
-    async fn answer(mut self, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn answer(mut self, request: Request<Incoming>, trace: Trace) -> Response<ReplyBody> {
         // A client hears of the end a moment after it began.
         if *self.draining.borrow() {
             let ending = Refusal::new(Code::Unavailable, "SERVER_ENDING", "the server is ending");
@@ -129,7 +138,7 @@ impl Calls {
         let deadline = given.and_then(|given| Instant::now().checked_add(given));
         let task = TASK.try_with(Task::clone).unwrap_or_default();
         let (token, token_place) = token.unzip();
-        let reply = Reply::begin(connection, task, deadline, (place, token_place));
+        let reply = Reply::begin(connection, trace, task, deadline, (place, token_place));
 
         let limit = shared.limits.request;
         let mut request = request.map(|body| tonic::body::Body::new(RequestBody::new(body, limit)));

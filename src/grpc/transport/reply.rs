@@ -20,6 +20,7 @@ use super::statistics::{Place, count};
 use crate::grpc::access::tokens::TokenPlace;
 use crate::grpc::metrics::Call;
 use crate::grpc::native::status::Refusal;
+use crate::trace::Trace;
 
 /// Most bytes of a piece: a message may be long, and a client that takes it slowly
 /// and steadily is no stalled one. What a message of a long reply has beside its
@@ -35,6 +36,7 @@ pub(super) type Task = Arc<OnceLock<AbortHandle>>;
 pub(super) struct Reply {
     connection: Arc<Connection>,
     number: u64,
+    trace: Trace,
     task: Task,
     deadline: Option<Instant>,
     progress: Mutex<Progress>,
@@ -76,6 +78,7 @@ impl Reply {
     /// Notes a call in its connection.
     pub(super) fn begin(
         connection: &Arc<Connection>,
+        trace: Trace,
         task: Task,
         deadline: Option<Instant>,
         places: (Place, Option<TokenPlace>),
@@ -83,6 +86,7 @@ impl Reply {
         let reply = Arc::new(Self {
             connection: Arc::clone(connection),
             number: connection.shared.next_call(),
+            trace,
             task,
             deadline,
             progress: Mutex::new(Progress {
@@ -128,6 +132,7 @@ impl Reply {
         } else if now.saturating_duration_since(progress.moved) >= limits.write_stall {
             count(&self.connection.shared.counts().streams_stalled);
             if let Some(suppressed) = self.connection.shared.stalls.pass() {
+                let _entered = self.trace.span().enter();
                 let (peer, limit) = (self.connection.peer, limits.write_stall);
                 tracing::warn!(%peer, ?limit, suppressed, "reply is given up: nothing is taken");
             }
@@ -279,6 +284,8 @@ impl Body for ReplyBody {
         let Some(running) = whole else {
             return Poll::Ready(None);
         };
+        let span = running.reply.trace.span().clone();
+        let _entered = span.enter();
         let deadline = running.deadline.as_mut();
         if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
             let reply = &running.reply;
