@@ -161,6 +161,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         health: Health::from(&config),
         tls: access.tls.clone(),
         tokens: access.tokens.clone(),
+        web_origins: config.server.web_origins.clone(),
     };
     if let Some(root) = options.host_root.as_deref().filter(|root| !root.is_dir()) {
         tracing::warn!(host_root = %root.display(), "no such folder: clients will find nothing");

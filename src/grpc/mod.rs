@@ -32,8 +32,8 @@ use self::legacy::Legacy;
 use self::native::Native;
 use self::proto::native::server::RecordingServiceServer;
 use self::proto::server::LegacyServer;
-use self::transport::Serving;
-use crate::config::{DataRoot, OnDamage};
+use self::transport::{Serving, Web};
+use crate::config::{DataRoot, OnDamage, WebOrigin};
 use crate::engine::Engine;
 use crate::mef::Password;
 
@@ -65,6 +65,8 @@ pub struct ServiceOptions {
     pub tls: Option<Tls>,
     /// The tokens that calls need one of, if they do.
     pub tokens: Option<Tokens>,
+    /// Where pages come from that may call (gRPC-Web), also over HTTP/1.1. None: no page.
+    pub web_origins: Vec<WebOrigin>,
 }
 
 /// Why serving ended before it was asked to.
@@ -122,6 +124,7 @@ pub async fn serve(
         health,
         tls,
         tokens,
+        web_origins,
         ..
     } = options.clone();
     let grace = options.shutdown_grace;
@@ -153,6 +156,7 @@ pub async fn serve(
         counters,
         tls,
         tokens,
+        web: Web::new(&web_origins),
     };
     transport::serve(listeners, serving, grace, shutdown).await;
     Ok(())

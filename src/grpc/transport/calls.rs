@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tonic::codegen::Service as _;
@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 use super::connection::Connection;
 use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
 use super::statistics::count;
+use super::web::{Web, is_grpc_web, is_of_browser};
 use super::wire::Peer;
 use crate::grpc::access::tokens::{Token, TokenPlace};
 
@@ -52,6 +53,8 @@ where
 #[derive(Clone)]
 pub(super) struct Calls {
     pub(super) routes: Routes,
+    /// What answers pages in browsers, if they may call.
+    pub(super) web: Option<Web>,
     pub(super) connection: Arc<Connection>,
     pub(super) draining: watch::Receiver<bool>,
 }
@@ -63,12 +66,56 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let calls = self.clone();
-        Box::pin(async move { Ok(calls.answer(request).await) })
+        Box::pin(async move { Ok(calls.reply(request).await) })
     }
 }
 
+/// Why a body did not come wholly.
+type Lost = Box<dyn std::error::Error + Send + Sync>;
+
 impl Calls {
-    async fn answer(mut self, request: Request<Incoming>) -> Response<ReplyBody> {
+    /// Answers a request in the way of gRPC, or in that of gRPC-Web.
+    async fn reply(self, request: Request<Incoming>) -> Response<ReplyBody> {
+        if request.version() < Version::HTTP_2 {
+            self.connection.note_http_1();
+        }
+        let web = self.web.clone();
+        let (mut response, of) = match web.filter(|_| is_of_browser(&request)) {
+            Some(web) => {
+                let request = request.map(tonic::body::Body::new);
+                let response = web.answer(self, request).await;
+                (response, ReplyBody::of_web as fn(_, _) -> _)
+            }
+            None if is_grpc_web(request.headers()) => {
+                let mut response = Status::unimplemented(
+                    "server.web_origins: this server does not answer pages in browsers",
+                )
+                .into_http();
+                *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                return response;
+            }
+            None => (self.answer(request).await, ReplyBody::new as fn(_, _) -> _),
+        };
+        // A refusal is all in its headers.
+        match response.extensions_mut().remove::<Arc<Reply>>() {
+            Some(reply) => response.map(|body| of(body, reply)),
+            None => response.map(|_| ReplyBody::default()),
+        }
+    }
+
+    /// Notes that a call is refused for whom it is of.
+    pub(super) fn note_stranger(&self, refusal: &Status) {
+        let connection = &self.connection;
+        connection.shared.note_stranger(connection.peer, refusal);
+    }
+
+    /// The answer to a call. Where it is more than a refusal, its [`Reply`] is an
+    /// extension.
+    pub(super) async fn answer<B>(mut self, request: Request<B>) -> Response<tonic::body::Body>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Lost>,
+    {
         // A client hears of the end a moment after it began.
         if *self.draining.borrow() {
             return Status::unavailable("the server is ending").into_http();
@@ -108,12 +155,15 @@ impl Calls {
         });
         request.extensions_mut().insert(Room(Arc::clone(&reply)));
         let answer = self.routes.call(request);
-        let Some(deadline) = deadline else {
-            let Ok(response) = answer.await;
-            return response.map(|body| ReplyBody::new(body, reply));
+        let answered = match deadline {
+            None => Ok(answer.await),
+            Some(deadline) => timeout_at(deadline, answer).await,
         };
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(response)) => response.map(|body| ReplyBody::new(body, reply)),
+        match answered {
+            Ok(Ok(mut response)) => {
+                response.extensions_mut().insert(reply);
+                response
+            }
             Err(_) => {
                 count(&shared.counts().streams_past_deadline);
                 past_deadline().into_http()
@@ -158,14 +208,14 @@ fn too_many_calls(limit: usize) -> Status {
 }
 
 /// The body of a request, for as long as it may take to come.
-struct RequestBody {
-    body: Incoming,
+struct RequestBody<B> {
+    body: B,
     limit: Duration,
     ends: Pin<Box<Sleep>>,
 }
 
-impl RequestBody {
-    fn new(body: Incoming, limit: Duration) -> Self {
+impl<B> RequestBody<B> {
+    fn new(body: B, limit: Duration) -> Self {
         Self {
             body,
             limit,
@@ -174,7 +224,11 @@ impl RequestBody {
     }
 }
 
-impl Body for RequestBody {
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Lost>,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -183,7 +237,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            let lost = |error: hyper::Error| Status::from_error(error.into());
+            let lost = |error: B::Error| Status::from_error(error.into());
             return Poll::Ready(frame.map(|frame| frame.map_err(lost)));
         }
         ready!(self.ends.as_mut().poll(cx));
