@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::demo::TourError;
 use super::logging::LoggingError;
+use super::sockets::SocketsError;
 
 /// Why a command did not do what it was told. One line, which names the file or
 /// folder and the reason.
@@ -97,6 +98,9 @@ pub(super) enum Failure {
     /// The Unix domain socket cannot be listened on.
     #[error("cannot listen on {}: {error}", path.display())]
     UnixSocket { path: PathBuf, error: io::Error },
+    /// Sockets were passed that cannot be served.
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] StartError),

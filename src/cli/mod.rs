@@ -18,6 +18,7 @@ mod password;
 mod read;
 mod reload;
 mod serve;
+mod sockets;
 mod units;
 
 use std::io::{self, Write};

@@ -96,7 +96,7 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     listener.map_err(|error| ServeError::Listen { address, error })
 }
 
-/// Serves an engine on a port, or more [`Listeners`], until `shutdown` is ready; then
+/// Serves an engine on a port, or on what [`Listeners`] there are, until `shutdown` is ready; then
 /// closes the listeners, takes nothing new on the connections that there are, and gives running
 /// calls the grace of the options. What is not done by then is cut.
 ///
@@ -112,9 +112,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let listeners = listeners.into();
-    let address = listeners.port().local_addr();
+    let address = listeners.addresses().first().copied();
     let listeners = listeners.start().map_err(|error| ServeError::Listen {
-        address: address.unwrap_or_else(|_| ([0, 0, 0, 0], 0).into()),
+        address: address.unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
         error,
     })?;
     let ServiceOptions {
