@@ -4,6 +4,8 @@ mod common;
 
 #[path = "ops/admin.rs"]
 mod admin;
+#[path = "ops/command.rs"]
+mod command;
 #[path = "ops/health.rs"]
 mod health;
 #[path = "ops/metrics.rs"]

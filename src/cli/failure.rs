@@ -11,6 +11,7 @@ use mef3_server::mef::{MefError, ReadError, Recording, WindowError, WriteError};
 use thiserror::Error;
 
 use super::demo::TourError;
+use super::health::HealthError;
 use super::logging::LoggingError;
 use super::sockets::SocketsError;
 
@@ -101,6 +102,12 @@ pub(super) enum Failure {
     /// Sockets were passed that cannot be served.
     #[error(transparent)]
     Sockets(#[from] SocketsError),
+    /// A server that was asked is not well, or is not there.
+    #[error("{address} does not serve: {reason}")]
+    NotHealthy {
+        address: String,
+        reason: HealthError,
+    },
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] StartError),
