@@ -4,6 +4,8 @@ mod common;
 
 #[path = "ops/admin.rs"]
 mod admin;
+#[path = "ops/command.rs"]
+mod command;
 #[path = "ops/exposition.rs"]
 mod exposition;
 #[path = "ops/health.rs"]

@@ -67,9 +67,9 @@ fn nobody_is_told_anything_who_has_not_asked() {
 }
 
 #[test]
-fn the_unit_is_one_that_systemd_takes() {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/mef3-server.service");
-    let text = std::fs::read_to_string(unit).unwrap();
+fn the_units_are_such_as_systemd_takes() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let text = std::fs::read_to_string(config.join("mef3-server.service")).unwrap();
     let program = "/usr/bin/mef3-server";
     assert!(text.contains(program));
     let folder = tempfile::tempdir().unwrap();
@@ -79,15 +79,17 @@ fn the_unit_is_one_that_systemd_takes() {
         text.replace(program, env!("CARGO_BIN_EXE_mef3-server")),
     )
     .unwrap();
+    let sockets = folder.path().join("mef3-server.socket");
+    std::fs::copy(config.join("mef3-server.socket"), &sockets).unwrap();
     let verified = Command::new("systemd-analyze")
         .arg("verify")
-        .arg(&copy)
+        .args([&copy, &sockets])
         .output();
     match verified {
         Ok(verified) => {
             let said = String::from_utf8_lossy(&verified.stderr);
             assert!(verified.status.success() && said.is_empty(), "{said}");
         }
-        Err(error) => eprintln!("NOT CHECKED: the unit file, since systemd-analyze: {error}"),
+        Err(error) => eprintln!("NOT CHECKED: the unit files, since systemd-analyze: {error}"),
     }
 }

@@ -11,7 +11,9 @@ use mef3_server::mef::{MefError, ReadError, Recording, WindowError, WriteError};
 use thiserror::Error;
 
 use super::demo::TourError;
+use super::health::HealthError;
 use super::logging::LoggingError;
+use super::sockets::SocketsError;
 
 /// Why a command did not do what it was told. One line, which names the file or
 /// folder and the reason.
@@ -97,6 +99,15 @@ pub(super) enum Failure {
     /// The Unix domain socket cannot be listened on.
     #[error("cannot listen on {}: {error}", path.display())]
     UnixSocket { path: PathBuf, error: io::Error },
+    /// Sockets were passed that cannot be served.
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
+    /// A server that was asked is not well, or is not there.
+    #[error("{address} does not serve: {reason}")]
+    NotHealthy {
+        address: String,
+        reason: HealthError,
+    },
     /// The engine cannot be started.
     #[error(transparent)]
     Engine(#[from] StartError),

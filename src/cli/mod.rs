@@ -9,6 +9,7 @@ mod demo;
 mod descriptors;
 mod failure;
 mod generate;
+mod health;
 mod info;
 mod iso8601;
 mod logging;
@@ -18,6 +19,7 @@ mod password;
 mod read;
 mod reload;
 mod serve;
+mod sockets;
 mod units;
 
 use std::io::{self, Write};
@@ -64,6 +66,7 @@ Every command explains itself: mef3-server COMMAND --help";
 enum Command {
     Serve(serve::Arguments),
     Demo(demo::Arguments),
+    Health(health::Arguments),
     Info(info::Arguments),
     Check(check::Arguments),
     Read(read::Arguments),
@@ -75,6 +78,7 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Read(arguments) => read::run(&arguments),

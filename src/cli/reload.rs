@@ -17,15 +17,14 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Reads the files that the settings name.
-    pub(super) fn load(config: &Config) -> Result<Self, Failure> {
+    /// Reads the files that the settings name. `is_near`: only this machine can connect.
+    pub(super) fn load(config: &Config, is_near: bool) -> Result<Self, Failure> {
         let tls = Tls::load(&config.tls)?;
         let in_clear = config.server.passwords_in_clear;
         let roots = &config.paths.data_roots;
         let tokens = config.auth.tokens();
         let tokens = tokens.map(|path| Tokens::load(path, roots, in_clear));
         let tokens = tokens.transpose()?;
-        let is_near = config.server.listen.ip().to_canonical().is_loopback();
         if tokens.is_some() && tls.is_none() && !in_clear && !is_near {
             tracing::warn!(
                 "without encryption, calls of other machines are refused: no token is taken from them"

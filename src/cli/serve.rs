@@ -26,6 +26,7 @@ use super::logging;
 use super::notify;
 use super::password::PasswordArguments;
 use super::reload::Access;
+use super::sockets::Passed;
 
 /// How long the end waits for figures to log, for the engine, and for tasks that were
 /// cut: one second after the grace all is over, whatever hangs.
@@ -79,8 +80,9 @@ Examples:
   PORT=50051 N_PROCESS_WORKERS=4 mef3-server serve --insecure               # as the Python servers";
 
 impl Arguments {
-    /// The settings: file and environment, with the flags over them.
-    fn load(&self) -> Result<Loaded, Failure> {
+    /// The settings: file and environment, with the flags over them; judged for the
+    /// sockets that were passed, if there are any to serve.
+    fn load(&self, passed: &Passed) -> Result<Loaded, Failure> {
         let mut loaded = Config::load(self.config.as_deref(), process_environment())?;
         let config = &mut loaded.config;
         if let Some(listen) = self.listen {
@@ -102,8 +104,16 @@ impl Arguments {
         if let Some(level) = self.log_level {
             config.log.level = level;
         }
-        let checked = config.validate().and_then(|()| config.check_exposure());
-        checked.map_err(|error| self.at_flag(error))?;
+        config.validate().map_err(|error| self.at_flag(error))?;
+        if passed.has_some_for_clients() {
+            for port in &passed.ports {
+                let address = port.local_addr().map_err(Failure::Start)?;
+                config.check_exposure_of(address)?;
+            }
+        } else {
+            let checked = config.check_exposure();
+            checked.map_err(|error| self.at_flag(error))?;
+        }
         Ok(loaded)
     }
 
@@ -126,27 +136,29 @@ impl Arguments {
 
 /// Serves until a signal comes.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // Before there is any other thread.
+    let mut passed = Passed::take()?;
     let Loaded {
         mut config,
         notices,
-    } = arguments.load()?;
+    } = arguments.load(&passed)?;
     let log = logging::start(&config.log)?;
     for notice in notices {
         tracing::warn!("{notice}");
     }
-    let access = Access::load(&config)?;
-    descriptors::provide(&mut config);
     // Before anything is started: a port in use is the commonest mistake.
-    let listener = grpc::listen(config.server.listen)?;
-    let address = listener.local_addr().map_err(Failure::Start)?;
-    let admin_listener = admin_listener(&config)?;
-    let local = config.server.unix_socket().map(|path| {
-        LocalSocket::bind(path).map_err(|error| Failure::UnixSocket {
-            path: path.into(),
-            error,
-        })
-    });
-    let listeners = Listeners::from(listener).with_local(local.transpose()?);
+    let admin_listener = match passed.admin.take() {
+        Some(admin) => Some(admin),
+        None => admin_listener(&config)?,
+    };
+    let were_passed = passed.has_some_for_clients();
+    let (listeners, places) = listeners(&config, passed)?;
+    let addresses = listeners.addresses();
+    let is_near = addresses
+        .iter()
+        .all(|it| it.ip().to_canonical().is_loopback());
+    let access = Access::load(&config, is_near)?;
+    descriptors::provide(&mut config);
     let runtime = Runtime::new().map_err(Failure::Start)?;
     let options = ServiceOptions {
         host_root: config.paths.host_root().map(Into::into),
@@ -161,6 +173,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         health: Health::from(&config),
         tls: access.tls.clone(),
         tokens: access.tokens.clone(),
+        web_origins: config.server.web_origins.clone(),
     };
     if let Some(root) = options.host_root.as_deref().filter(|root| !root.is_dir()) {
         tracing::warn!(host_root = %root.display(), "no such folder: clients will find nothing");
@@ -192,7 +205,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::error!("{warning}");
     }
     let served = runtime.block_on(async {
-        tracing::info!(%address, encrypted, version = env!("CARGO_PKG_VERSION"), "listening");
+        let version = env!("CARGO_PKG_VERSION");
+        for address in &places {
+            tracing::info!(%address, encrypted, were_passed, version, "listening");
+        }
         notify::ready();
         tokio::spawn(notify::keep_telling(engine.clone(), told_health));
         let (stop, stopped) = oneshot::channel();
@@ -223,6 +239,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     served?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// What clients connect to, and where: sockets that were passed, or else those of the
+/// settings.
+fn listeners(config: &Config, passed: Passed) -> Result<(Listeners, Vec<String>), Failure> {
+    let (ports, local): (_, Vec<LocalSocket>) = if passed.has_some_for_clients() {
+        let local = passed.local.into_iter().map(Into::into);
+        (passed.ports, local.collect())
+    } else {
+        let port = grpc::listen(config.server.listen)?;
+        let local = config.server.unix_socket().map(|path| {
+            LocalSocket::bind(path).map_err(|error| Failure::UnixSocket {
+                path: path.into(),
+                error,
+            })
+        });
+        (vec![port], local.transpose()?.into_iter().collect())
+    };
+    let paths = local.iter().map(|it| match it.path() {
+        Some(path) => format!("unix:{}", path.display()),
+        None => "unix:".into(),
+    });
+    let paths: Vec<String> = paths.collect();
+    let listeners = Listeners::new(ports, local);
+    let addresses = listeners.addresses();
+    let places = addresses.iter().map(ToString::to_string).chain(paths);
+    Ok((listeners, places.collect()))
 }
 
 /// Takes the address that operators ask at, if there is one.

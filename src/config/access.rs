@@ -1,5 +1,6 @@
 //! Who may connect and call, and over which connections.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -72,9 +73,17 @@ impl Config {
     ///
     /// [`ConfigError::BadValue`] of `server.listen`, which says what to set.
     pub fn check_exposure(&self) -> Result<(), ConfigError> {
-        let Server {
-            listen, insecure, ..
-        } = &self.server;
+        self.check_exposure_of(self.server.listen)
+    }
+
+    /// The same for an address that is listened on already, in place of
+    /// `server.listen`.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_exposure`](Self::check_exposure).
+    pub fn check_exposure_of(&self, listen: SocketAddr) -> Result<(), ConfigError> {
+        let Server { insecure, .. } = &self.server;
         let is_near = listen.ip().to_canonical().is_loopback();
         if is_near || *insecure || self.tls.certificate().is_some() {
             return Ok(());

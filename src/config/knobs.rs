@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Auth, Tls};
 use super::roots::DataRoot;
+use super::web::WebOrigin;
 
 /// Bytes of one MiB.
 const MIB: usize = 1 << 20;
@@ -76,6 +77,9 @@ pub struct Server {
     pub insecure: bool,
     /// A Unix domain socket beside the port; empty is off.
     pub unix_socket: PathBuf,
+    /// Where pages come from whose scripts may call (gRPC-Web, also over HTTP/1.1); none
+    /// is off.
+    pub web_origins: Vec<WebOrigin>,
 }
 
 impl Default for Server {
@@ -91,6 +95,7 @@ impl Default for Server {
             passwords_in_clear: false,
             insecure: false,
             unix_socket: PathBuf::new(),
+            web_origins: Vec::new(),
         }
     }
 }

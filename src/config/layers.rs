@@ -79,9 +79,9 @@ impl Layers {
             Some(Value::Boolean(_)) => {
                 super::legacy::switch(text).map_err(|reason| bad_value(key, origin, &reason))?
             }
-            // As in PATH.
             Some(Value::Array(_)) => {
-                let parts = text.split(':').filter(|part| !part.is_empty());
+                let parts = text.split(separator_of(key));
+                let parts = parts.filter(|part| !part.is_empty());
                 Value::Array(parts.map(|part| Value::String(part.into())).collect())
             }
             _ => Value::String(text.into()),
@@ -92,6 +92,14 @@ impl Layers {
     /// The merged settings.
     pub(super) fn into_config(self) -> Config {
         self.config
+    }
+}
+
+/// What is between the parts of a list: as in PATH, unless that is in the parts.
+fn separator_of(key: &str) -> char {
+    match key {
+        "server.web_origins" => ',',
+        _ => ':',
     }
 }
 

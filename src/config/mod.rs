@@ -16,6 +16,7 @@ mod layers;
 mod legacy;
 mod roots;
 mod validate;
+mod web;
 
 use std::path::Path;
 
@@ -28,6 +29,7 @@ pub use knobs::{
 };
 pub use legacy::Notice;
 pub use roots::DataRoot;
+pub use web::WebOrigin;
 
 use environment::Variables;
 use layers::Layers;

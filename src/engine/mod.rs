@@ -62,8 +62,8 @@ use crate::mef::{
     self, Malformation, MefError, OpenOptions, RecordPage, RecordQuery, RecordReader, SampleValue,
     check_readable,
 };
-use crate::worker::page::{Form, PagedRecording, Revision};
 use crate::trace;
+use crate::worker::page::{Form, PagedRecording, Revision};
 
 /// How long a shutdown waits for killed workers to be reaped. They are gone within
 /// milliseconds, unless storage holds them.

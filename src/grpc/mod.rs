@@ -33,8 +33,8 @@ use self::legacy::Legacy;
 use self::native::Native;
 use self::proto::native::server::RecordingServiceServer;
 use self::proto::server::LegacyServer;
-use self::transport::Serving;
-use crate::config::{DataRoot, OnDamage};
+use self::transport::{Serving, Web};
+use crate::config::{DataRoot, OnDamage, WebOrigin};
 use crate::engine::Engine;
 use crate::mef::Password;
 
@@ -66,6 +66,8 @@ pub struct ServiceOptions {
     pub tls: Option<Tls>,
     /// The tokens that calls need one of, if they do.
     pub tokens: Option<Tokens>,
+    /// Where pages come from that may call (gRPC-Web), also over HTTP/1.1. None: no page.
+    pub web_origins: Vec<WebOrigin>,
 }
 
 /// Why serving ended before it was asked to.
@@ -98,7 +100,7 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     listener.map_err(|error| ServeError::Listen { address, error })
 }
 
-/// Serves an engine on a port, or more [`Listeners`], until `shutdown` is ready; then
+/// Serves an engine on a port, or on what [`Listeners`] there are, until `shutdown` is ready; then
 /// closes the listeners, takes nothing new on the connections that there are, and gives running
 /// calls the grace of the options. What is not done by then is cut.
 ///
@@ -116,9 +118,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let listeners = listeners.into();
-    let address = listeners.port().local_addr();
+    let address = listeners.addresses().first().copied();
     let listeners = listeners.start().map_err(|error| ServeError::Listen {
-        address: address.unwrap_or_else(|_| ([0, 0, 0, 0], 0).into()),
+        address: address.unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
         error,
     })?;
     let ServiceOptions {
@@ -128,6 +130,7 @@ pub async fn serve(
         health,
         tls,
         tokens,
+        web_origins,
         ..
     } = options.clone();
     let grace = options.shutdown_grace;
@@ -160,6 +163,7 @@ pub async fn serve(
         calls,
         tls,
         tokens,
+        web: Web::new(&web_origins),
     };
     let served = transport::serve(listeners, serving, grace, shutdown).await;
     served.map_err(ServeError::Threads)

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::page::{Form, Page};
 use super::log;
+use super::page::{Form, Page};
 use super::probe::probe_block;
 use super::sandbox::Sandbox;
 use crate::mef::{

@@ -6,6 +6,7 @@ pub mod session;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -36,6 +37,8 @@ pub fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
 pub struct Launch {
     command: Command,
     temporary: TempDir,
+    /// The second socket of those that are passed.
+    second: Option<OwnedFd>,
 }
 
 impl Launch {
@@ -52,7 +55,11 @@ impl Launch {
             .env("TMPDIR", temporary.path())
             .args(arguments)
             .stdin(Stdio::null());
-        Self { command, temporary }
+        Self {
+            command,
+            temporary,
+            second: None,
+        }
     }
 
     /// A server that may have so many descriptors.
@@ -66,6 +73,28 @@ impl Launch {
             .arg(plain.command.get_program())
             .args(plain.command.get_args())
             .stdin(Stdio::null());
+        Self { command, ..plain }
+    }
+
+    /// A server that is passed up to two sockets, as a service manager does, with their
+    /// names, and listens on a free port if it does not take them.
+    pub fn with_sockets(sockets: Vec<OwnedFd>, names: &str) -> Self {
+        let mut plain = Self::command(["serve"]);
+        let mut command = Command::new("/bin/sh");
+        let script = "export LISTEN_PID=$$; exec \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
+        command
+            .env_clear()
+            .env("TMPDIR", plain.temporary.path())
+            .env("MEF3_SERVER_SERVER_LISTEN", "127.0.0.1:0")
+            .env("LISTEN_FDS", sockets.len().to_string())
+            .env("LISTEN_FDNAMES", names)
+            .args(["-c", script, "sh"])
+            .arg(plain.command.get_program())
+            .args(plain.command.get_args());
+        let mut sockets = sockets.into_iter();
+        command.stdin(sockets.next().map_or_else(Stdio::null, Stdio::from));
+        plain.second = sockets.next();
+        assert!(sockets.next().is_none());
         Self { command, ..plain }
     }
 
@@ -99,7 +128,7 @@ impl Launch {
     pub fn start_plain(mut self) -> Server {
         let mut child = self
             .command
-            .stdout(Stdio::null())
+            .stdout(self.second.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -125,11 +154,15 @@ impl Launch {
     pub fn run(mut self) -> Ended {
         let mut child = self
             .command
-            .stdout(Stdio::piped())
+            .stdout(self.second.map_or_else(Stdio::piped, Stdio::from))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = read_all(child.stdout.take().unwrap());
+        let out: Box<dyn std::io::Read + Send> = match child.stdout.take() {
+            Some(out) => Box::new(out),
+            None => Box::new(std::io::empty()),
+        };
+        let out = read_all(out);
         let err = read_all(child.stderr.take().unwrap());
         let status = wait_for(&mut child, Duration::from_secs(60));
         Ended {

@@ -13,11 +13,11 @@ const MODE: u32 = 0o660;
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 1024;
 
-/// A Unix domain socket that listens. Its file goes with it.
+/// A Unix domain socket that listens. The file of one that was made here goes with it.
 #[derive(Debug)]
 pub struct LocalSocket {
     listener: UnixListener,
-    file: SocketFile,
+    file: Option<SocketFile>,
 }
 
 impl LocalSocket {
@@ -37,18 +37,34 @@ impl LocalSocket {
         socket.set_nonblocking(true)?;
         socket.listen(BACKLOG)?;
         let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
-        Ok(Self { listener, file })
+        Ok(Self {
+            listener,
+            file: Some(file),
+        })
     }
 
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        &self.file.path
+    /// Where it listens, unless it has no name.
+    pub fn path(&self) -> Option<PathBuf> {
+        let address = self.listener.local_addr().ok()?;
+        address.as_pathname().map(Into::into)
     }
 
     /// The listener for a runtime, and what removes the file when it is dropped.
-    pub(in crate::grpc) fn into_parts(self) -> io::Result<(tokio::net::UnixListener, SocketFile)> {
+    pub(in crate::grpc) fn into_parts(
+        self,
+    ) -> io::Result<(tokio::net::UnixListener, Option<SocketFile>)> {
         let listener = tokio::net::UnixListener::from_std(self.listener)?;
         Ok((listener, self.file))
+    }
+}
+
+/// One that somebody else has made, and keeps. It must not block.
+impl From<UnixListener> for LocalSocket {
+    fn from(listener: UnixListener) -> Self {
+        Self {
+            listener,
+            file: None,
+        }
     }
 }
 
@@ -121,7 +137,7 @@ mod tests {
         let socket = LocalSocket::bind(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
-        UnixStream::connect(socket.path()).unwrap();
+        UnixStream::connect(socket.path().unwrap()).unwrap();
         drop(socket);
         assert!(!path.exists());
     }

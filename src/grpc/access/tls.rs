@@ -19,8 +19,9 @@ use crate::config;
 
 /// Most bytes of a file of certificates or keys.
 const MOST_BYTES: u64 = 1 << 20;
-/// What is spoken over the connections.
+/// What is spoken over the connections, and what else where browsers may call.
 const HTTP_2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Why connections cannot be encrypted by the files that are named. No text has
 /// anything of a key.
@@ -75,7 +76,15 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<config::Tls>,
-    current: Arc<ArcSwap<ServerConfig>>,
+    current: Arc<ArcSwap<Current>>,
+}
+
+/// What the files held when they were read last.
+struct Current {
+    /// For HTTP/2.
+    plain: Arc<ServerConfig>,
+    /// For HTTP/1.1, too.
+    browsers: Arc<ServerConfig>,
 }
 
 impl fmt::Debug for Tls {
@@ -94,7 +103,7 @@ impl Tls {
             return Ok(None);
         }
         Ok(Some(Self {
-            current: Arc::new(ArcSwap::new(Arc::new(server_config(files)?))),
+            current: Arc::new(ArcSwap::from_pointee(Current::read(files)?)),
             files: Arc::new(files.clone()),
         }))
     }
@@ -105,13 +114,30 @@ impl Tls {
     /// # Errors
     /// [`TlsError`]. Then all is as it was before.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(server_config(&self.files)?));
+        self.current.store(Arc::new(Current::read(&self.files)?));
         Ok(())
     }
 
-    /// What takes a new connection.
-    pub(in crate::grpc) fn acceptor(&self) -> TlsAcceptor {
-        self.current.load_full().into()
+    /// What takes a new connection, also of a browser that speaks HTTP/1.1.
+    pub(in crate::grpc) fn acceptor(&self, for_browsers: bool) -> TlsAcceptor {
+        let current = self.current.load();
+        let config = match for_browsers {
+            true => &current.browsers,
+            false => &current.plain,
+        };
+        Arc::clone(config).into()
+    }
+}
+
+impl Current {
+    fn read(files: &config::Tls) -> Result<Self, TlsError> {
+        let plain = server_config(files)?;
+        let mut browsers = plain.clone();
+        browsers.alpn_protocols.push(HTTP_1_1.to_vec());
+        Ok(Self {
+            plain: Arc::new(plain),
+            browsers: Arc::new(browsers),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
@@ -23,8 +23,10 @@ use tracing::Instrument;
 use super::connection::Connection;
 use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
 use super::statistics::count;
+use super::web::{Web, is_grpc_web, is_of_browser};
 use super::wire::Peer;
 use crate::grpc::access::tokens::{Token, TokenPlace};
+use crate::grpc::metrics::Call;
 use crate::grpc::native::status::{RETRY, Refusal};
 use crate::grpc::request_id::{REQUEST_ID, header_of, trace_of};
 use crate::trace::{self, Trace};
@@ -84,6 +86,8 @@ where
 #[derive(Clone)]
 pub(super) struct Calls {
     pub(super) routes: Routes,
+    /// What answers pages in browsers, if they may call.
+    pub(super) web: Option<Web>,
     pub(super) connection: Arc<Connection>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) tasks: CallTasks,
@@ -98,39 +102,119 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
         let calls = self.clone();
         let is_urgent = request.uri().path().starts_with(URGENT);
         self.tasks.is_urgent.store(is_urgent, Ordering::Relaxed);
-        Box::pin(async move {
-            let trace = trace_of(request.headers());
-            trace::begin(&trace);
-            let metrics = &calls.connection.shared.calls;
-            let mut call = metrics.begin(request.uri().path(), request.headers(), &trace);
-            let answer = calls.answer(request, trace.clone());
-            let mut response = answer.instrument(trace.span().clone()).await;
-            if let Some(name) = header_of(&trace) {
-                response.headers_mut().insert(REQUEST_ID, name);
-            }
-            call.note_headers(response.headers());
-            Ok(response.map(|body| body.of(call)))
-        })
+        Box::pin(async move { Ok(calls.reply(request).await) })
     }
 }
 
+/// The answer to a call.
+pub(super) struct Answer {
+    pub(super) response: Response<tonic::body::Body>,
+    /// Nothing of a refusal, which is all in its headers.
+    pub(super) reply: Option<Arc<Reply>>,
+    /// Counts it, until its end.
+    pub(super) call: Call,
+}
+
+/// Why a body did not come wholly.
+type Lost = Box<dyn std::error::Error + Send + Sync>;
+
 impl Calls {
-    async fn answer(mut self, request: Request<Incoming>, trace: Trace) -> Response<ReplyBody> {
+    /// Answers a request in the way of gRPC, or in that of gRPC-Web.
+    async fn reply(self, request: Request<Incoming>) -> Response<ReplyBody> {
+        if request.version() < Version::HTTP_2 {
+            self.connection.note_http_1();
+        }
+        let web = self.web.clone();
+        if let Some(web) = web.filter(|_| is_of_browser(&request)) {
+            let request = request.map(tonic::body::Body::new);
+            let mut response = web.answer(self, request).await;
+            // A refusal is all in its headers.
+            return match response.extensions_mut().remove::<Arc<Reply>>() {
+                Some(reply) => response.map(|body| ReplyBody::of_web(body, reply)),
+                None => response.map(|_| ReplyBody::default()),
+            };
+        }
+        if is_grpc_web(request.headers()) {
+            let text = "server.web_origins: this server does not answer pages in browsers";
+            let mut response = self.refusal(&request, &Status::unimplemented(text));
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return response.map(|_| ReplyBody::default());
+        }
+        let Answer {
+            response,
+            reply,
+            call,
+        } = self.answer(request).await;
+        let body = |body| match reply {
+            Some(reply) => ReplyBody::new(body, reply),
+            None => ReplyBody::default(),
+        };
+        response.map(|it| body(it).of(call))
+    }
+
+    /// Refuses a request for whom it is of, or how it came, and counts it.
+    pub(super) fn refusal<B>(
+        &self,
+        request: &Request<B>,
+        refusal: &Status,
+    ) -> Response<tonic::body::Body> {
+        let shared = &self.connection.shared;
+        shared.note_stranger(self.connection.peer, refusal);
+        let trace = trace_of(request.headers());
+        let metrics = &shared.calls;
+        let mut call = metrics.begin(request.uri().path(), request.headers(), &trace);
+        call.note_code(refusal.code());
+        refusal.clone().into_http()
+    }
+
+    /// The answer to a call, which is counted and has a name.
+    pub(super) async fn answer<B>(self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Lost>,
+    {
+        let trace = trace_of(request.headers());
+        trace::begin(&trace);
+        let metrics = self.connection.shared.calls.clone();
+        let mut call = metrics.begin(request.uri().path(), request.headers(), &trace);
+        let answer = self.call(request, trace.clone());
+        let (mut response, reply) = answer.instrument(trace.span().clone()).await;
+        if let Some(name) = header_of(&trace) {
+            response.headers_mut().insert(REQUEST_ID, name);
+        }
+        call.note_headers(response.headers());
+        Answer {
+            response,
+            reply,
+            call,
+        }
+    }
+
+    /// What the service says to a call, and its reply, where it is more than a refusal.
+    async fn call<B>(
+        mut self,
+        request: Request<B>,
+        trace: Trace,
+    ) -> (Response<tonic::body::Body>, Option<Arc<Reply>>)
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Lost>,
+    {
         // A client hears of the end a moment after it began.
         if *self.draining.borrow() {
             let ending = Refusal::new(Code::Unavailable, "SERVER_ENDING", "the server is ending");
-            return Status::from(ending.retry(RETRY)).into_http();
+            return (Status::from(ending.retry(RETRY)).into_http(), None);
         }
         let connection = &self.connection;
         let shared = &connection.shared;
         let Some(place) = shared.stream_place(connection.peer) else {
-            return too_many_calls(shared.limits.streams).into_http();
+            return (too_many_calls(shared.limits.streams).into_http(), None);
         };
         let token = match connection.token_of(&request) {
             Ok(token) => token,
             Err(refusal) => {
                 shared.note_stranger(connection.peer, &refusal);
-                return refusal.into_http();
+                return (refusal.into_http(), None);
             }
         };
         let header = request.headers().get("grpc-timeout");
@@ -156,15 +240,15 @@ impl Calls {
         });
         request.extensions_mut().insert(Room(Arc::clone(&reply)));
         let answer = self.routes.call(request);
-        let Some(deadline) = deadline else {
-            let Ok(response) = answer.await;
-            return response.map(|body| ReplyBody::new(body, reply));
+        let answered = match deadline {
+            None => Ok(answer.await),
+            Some(deadline) => timeout_at(deadline, answer).await,
         };
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(response)) => response.map(|body| ReplyBody::new(body, reply)),
+        match answered {
+            Ok(Ok(response)) => (response, Some(reply)),
             Err(_) => {
                 count(&shared.counts().streams_past_deadline);
-                past_deadline().into_http()
+                (past_deadline().into_http(), None)
             }
         }
     }
@@ -209,14 +293,14 @@ fn too_many_calls(limit: usize) -> Status {
 }
 
 /// The body of a request, for as long as it may take to come.
-struct RequestBody {
-    body: Incoming,
+struct RequestBody<B> {
+    body: B,
     limit: Duration,
     ends: Pin<Box<Sleep>>,
 }
 
-impl RequestBody {
-    fn new(body: Incoming, limit: Duration) -> Self {
+impl<B> RequestBody<B> {
+    fn new(body: B, limit: Duration) -> Self {
         Self {
             body,
             limit,
@@ -225,7 +309,11 @@ impl RequestBody {
     }
 }
 
-impl Body for RequestBody {
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Lost>,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -234,7 +322,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            let lost = |error: hyper::Error| Status::from_error(error.into());
+            let lost = |error: B::Error| Status::from_error(error.into());
             return Poll::Ready(frame.map(|frame| frame.map_err(lost)));
         }
         ready!(self.ends.as_mut().poll(cx));

@@ -55,6 +55,8 @@ pub(super) struct Connection {
     replies: Mutex<HashMap<u64, Weak<Reply>>>,
     /// Whether it ended in the way of the protocol.
     ended: AtomicBool,
+    /// Whether HTTP/1.1 is spoken, in which nobody can be asked whether he is there.
+    http_1: AtomicBool,
     _place: Place,
 }
 
@@ -70,6 +72,7 @@ impl Connection {
             sent: AtomicU64::new(0),
             replies: Mutex::default(),
             ended: AtomicBool::new(false),
+            http_1: AtomicBool::new(false),
             _place: place,
         }
     }
@@ -102,6 +105,11 @@ impl Connection {
         self.sent.store(self.now(), Ordering::Relaxed);
     }
 
+    /// Notes that HTTP/1.1 is spoken.
+    pub(super) fn note_http_1(&self) {
+        self.http_1.store(true, Ordering::Relaxed);
+    }
+
     /// Notes a call.
     pub(super) fn add(&self, number: u64, reply: &Arc<Reply>) {
         locked(&self.replies).insert(number, Arc::downgrade(reply));
@@ -129,10 +137,13 @@ impl Connection {
         };
         // A slow link brings answers late, behind the data that it takes.
         let takes = since(&self.sent) < limits.keepalive;
-        if since(&self.received) >= limits.silence() && !takes {
+        let replies = self.replies();
+        // Over HTTP/1.1 nobody says anything while he waits; the system asks whether the
+        // other one is there.
+        let waits = self.http_1.load(Ordering::Relaxed) && !replies.is_empty();
+        if since(&self.received) >= limits.silence() && !takes && !waits {
             return Some(Cut::Silent);
         }
-        let replies = self.replies();
         // They were given up a look ago, and their bytes are still here.
         if !replies.is_empty() && replies.iter().all(|reply| reply.is_given_up()) {
             return Some(Cut::Stalled);

@@ -1,4 +1,5 @@
-//! HTTP/2 for clients of any kind: those that are slow, silent or too many, too.
+//! HTTP/2 for clients of any kind: those that are slow, silent or too many, too. And
+//! HTTP/1.1 for pages in browsers, where they may call.
 //!
 //! Connections are taken and served here, not by tonic's own server, since that one
 //! cannot end a stream that its client does not take, does not say why a connection
@@ -12,6 +13,7 @@ mod log;
 mod reply;
 mod shared;
 mod statistics;
+mod web;
 mod wire;
 
 use std::io::ErrorKind;
@@ -19,8 +21,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::TcpKeepalive;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
@@ -35,6 +38,7 @@ pub(super) use listeners::Accepting;
 pub use listeners::Listeners;
 pub(super) use reply::{Room, timeout as given_time};
 pub use statistics::{ConnectionCounters, ConnectionStatistics};
+pub(super) use web::Web;
 
 use self::calls::{CallTasks, Calls};
 use self::connection::{Connection, Cut};
@@ -53,11 +57,14 @@ const UNSENT_BYTES: u32 = 256 << 10;
 /// piece excepted.
 const REPLY_BYTES: usize = 128 << 10;
 /// Bytes of all headers of a request.
-const HEADER_BYTES: u32 = 16 << 10;
+const HEADER_BYTES: usize = 16 << 10;
 /// The looks at a connection judge how long it is silent. The protocol's own limit
 /// would not: it waits behind the data that a slow client has yet to take, and it
 /// cannot end a connection that takes nothing.
 const NO_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// How often the system asks a browser whether it is there before it gives it up.
+const PROBES: u32 = 3;
 
 /// What connections are served by.
 pub(super) struct Serving {
@@ -69,6 +76,8 @@ pub(super) struct Serving {
     pub(super) tls: Option<Tls>,
     /// The tokens that calls need one of, if they do.
     pub(super) tokens: Option<Tokens>,
+    /// What answers pages in browsers, if they may call.
+    pub(super) web: Option<Web>,
 }
 
 /// The threads that calls run on.
@@ -118,6 +127,7 @@ pub(super) async fn serve(
         )),
         routes: serving.routes.prepare(),
         tls: serving.tls,
+        web: serving.web,
     };
     let mut connections = JoinSet::new();
     let (drain, draining) = watch::channel(false);
@@ -165,16 +175,25 @@ pub(super) async fn serve(
     Ok(())
 }
 
-type Http = http2::Builder<CallTasks>;
+type Http = auto::Builder<CallTasks>;
 
-fn http(limits: &ConnectionLimits, tasks: CallTasks) -> Http {
+fn http(limits: &ConnectionLimits, for_browsers: bool, tasks: CallTasks) -> Http {
     let mut http = Http::new(tasks);
-    http.timer(TokioTimer::new())
+    http.http2()
+        .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
-        .max_header_list_size(HEADER_BYTES)
+        .max_header_list_size(HEADER_BYTES as u32)
         .max_send_buf_size(REPLY_BYTES)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(NO_LIMIT);
+    if !for_browsers {
+        return http.http2_only();
+    }
+    http.http1()
+        .timer(TokioTimer::new())
+        // Also until the next request of a connection that stays open.
+        .header_read_timeout(limits.handshake)
+        .max_buf_size(HEADER_BYTES);
     http
 }
 
@@ -183,6 +202,7 @@ struct Server {
     routes: Routes,
     threads: CallThreads,
     tls: Option<Tls>,
+    web: Option<Web>,
 }
 
 impl Server {
@@ -196,31 +216,43 @@ impl Server {
         let place = self.shared.connection_place(peer)?;
         // It works without, only not as well.
         if let Stream::Network(stream) = &stream
-            && let Err(error) = prepare(stream)
+            && let Err(error) = self.prepare(stream)
         {
             tracing::debug!(%peer, %error, "socket options are not set");
         }
         // What stays on this machine by its kind is not encrypted.
         let tls = self.tls.as_ref();
         let tls = tls.filter(|_| matches!(stream, Stream::Network(_)));
-        let acceptor = tls.map(Tls::acceptor);
+        let acceptor = tls.map(|tls| tls.acceptor(self.web.is_some()));
         let shared = Arc::clone(&self.shared);
         let connection = Connection::new(peer, acceptor.is_some(), shared, place);
         let tasks = CallTasks::new(self.threads.handle());
-        let http = http(&self.shared.limits, tasks.clone());
+        let http = http(&self.shared.limits, self.web.is_some(), tasks.clone());
         let calls = Calls {
             routes: self.routes.clone(),
+            web: self.web.clone(),
             connection: Arc::new(connection),
             draining,
             tasks,
         };
         Some(serve_connection(stream, acceptor, http, calls))
     }
-}
 
-fn prepare(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)
+    fn prepare(&self, stream: &TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        let socket = socket2::SockRef::from(stream);
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        if self.web.is_none() {
+            return Ok(());
+        }
+        // HTTP/1.1 has no question whether the other one is there.
+        let limits = &self.shared.limits;
+        let keepalive = TcpKeepalive::new()
+            .with_time(limits.keepalive_interval)
+            .with_interval((limits.keepalive / PROBES).max(Duration::from_secs(1)))
+            .with_retries(PROBES);
+        socket.set_tcp_keepalive(&keepalive)
+    }
 }
 
 /// Ends the calls of a connection that is no more, however it ended.

@@ -102,6 +102,16 @@ impl Reply {
         reply
     }
 
+    /// When the call ends, at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Counts that the deadline has ended it.
+    pub(super) fn note_past_deadline(&self) {
+        self.count_past_deadline(&mut locked(&self.progress));
+    }
+
     /// Ends the task of the call. What it did is dropped, the stream is reset, and
     /// the transport lets go of what was handed out.
     pub(super) fn abort(&self) {
@@ -249,8 +259,23 @@ struct Running {
 }
 
 impl ReplyBody {
+    /// The reply to a call of gRPC itself.
     pub(super) fn new(body: tonic::body::Body, reply: Arc<Reply>) -> Self {
         let deadline = reply.deadline.map(|at| Box::pin(sleep_until(at)));
+        Self::of_parts(body, reply, deadline)
+    }
+
+    /// The reply to one that came by gRPC-Web, whose body ends at the deadline by itself,
+    /// and counts itself.
+    pub(super) fn of_web(body: tonic::body::Body, reply: Arc<Reply>) -> Self {
+        Self::of_parts(body, reply, None)
+    }
+
+    fn of_parts(
+        body: tonic::body::Body,
+        reply: Arc<Reply>,
+        deadline: Option<Pin<Box<Sleep>>>,
+    ) -> Self {
         Self {
             running: Some(Running {
                 body,
@@ -288,8 +313,7 @@ impl Body for ReplyBody {
         let _entered = span.enter();
         let deadline = running.deadline.as_mut();
         if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-            let reply = &running.reply;
-            reply.count_past_deadline(&mut locked(&reply.progress));
+            running.reply.note_past_deadline();
             // Nothing of the read goes on.
             *whole = None;
             let late = past_deadline();
