@@ -14,6 +14,14 @@ use super::common::process::session::{KnownSession, assert_same};
 use super::common::process::{LIMIT, Launch, entries, until};
 use super::{client, failure, output, text};
 
+/// What becomes of a connection in the end.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Cut,
+    /// Nothing more comes, and it stays.
+    Silent,
+}
+
 /// Passes connections on to a server.
 struct Proxy {
     address: SocketAddr,
@@ -21,8 +29,8 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Cuts the first connections, each after so many bytes of the server's.
-    fn start(server: SocketAddr, cuts: usize, after: usize) -> Self {
+    /// Ends the first connections, each after so many bytes of the server's.
+    fn start(server: SocketAddr, ends: usize, after: usize, then: Then) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let taken = Arc::new(AtomicUsize::new(0));
@@ -31,8 +39,13 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let number = count.fetch_add(1, Ordering::SeqCst);
-                let most = if number < cuts { after } else { usize::MAX };
-                pass_on(client.unwrap(), TcpStream::connect(server).unwrap(), most);
+                let most = if number < ends { after } else { usize::MAX };
+                pass_on(
+                    client.unwrap(),
+                    TcpStream::connect(server).unwrap(),
+                    most,
+                    then,
+                );
             }
         });
         Self { address, taken }
@@ -43,7 +56,7 @@ impl Proxy {
     }
 }
 
-fn pass_on(client: TcpStream, server: TcpStream, most: usize) {
+fn pass_on(client: TcpStream, server: TcpStream, most: usize, then: Then) {
     let (mut from_client, mut to_server) =
         (client.try_clone().unwrap(), server.try_clone().unwrap());
     thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
@@ -59,6 +72,10 @@ fn pass_on(client: TcpStream, server: TcpStream, most: usize) {
                 break;
             }
             left -= read;
+        }
+        if left == 0 && then == Then::Silent {
+            // Until the client has gone.
+            let _ = client.read_to_end(&mut Vec::new());
         }
         // Either end may be gone already.
         let _ = client.shutdown(Shutdown::Both);
@@ -103,7 +120,7 @@ fn a_reply_that_is_cut_goes_on_and_nothing_is_lost_or_doubled() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("whole.npy");
     for flags in [&[][..], &["--compress"]] {
-        let proxy = Proxy::start(server.address, 4, 700_000);
+        let proxy = Proxy::start(server.address, 4, 700_000, Then::Cut);
         let launch = read(proxy.address, &session, &file);
         output(flags.iter().fold(launch, |launch, flag| launch.arg(flag)));
         assert_same(&rows(&file, 4), &session.expected(&session.all()));
@@ -123,7 +140,7 @@ fn a_reply_that_never_goes_on_is_given_up_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("part.npy");
     // Less than the first columns come in.
-    let proxy = Proxy::start(server.address, usize::MAX, 100_000);
+    let proxy = Proxy::start(server.address, usize::MAX, 100_000, Then::Cut);
     let ended = read(proxy.address, &session, &file)
         .arg("--retries")
         .arg("2")
@@ -154,7 +171,9 @@ fn a_read_that_is_interrupted_leaves_nothing() {
     let file = folder.path().join("part.csv");
     let key = session.key();
     for with in [Signal::INT, Signal::TERM] {
-        let launch = client(server.address, &["read", &key, "--output", text(&file)]);
+        // The first connection asks what the recording is.
+        let proxy = Proxy::start(server.address, usize::MAX, 3_000_000, Then::Silent);
+        let launch = client(proxy.address, &["read", &key, "--output", text(&file)]);
         let mut reading = launch.start_plain();
         until("samples are written", LIMIT, || {
             let parts = fs::read_dir(folder.path()).unwrap();
