@@ -30,6 +30,23 @@ pub struct WorkerStatus {
     pub restarts: u64,
 }
 
+impl WorkerStatus {
+    /// Bytes of the worker's process that are in memory, while there is one.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.pid.and_then(memory_bytes)
+    }
+}
+
+/// Resident memory of a process in bytes, while there is one.
+fn memory_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// What a worker slot is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -282,6 +299,12 @@ mod tests {
             rest: Duration::from_secs(30),
             ..Settings::default()
         }
+    }
+
+    #[test]
+    fn the_memory_of_this_process_is_known() {
+        assert!(memory_bytes(std::process::id()).unwrap() > 1 << 20);
+        assert_eq!(memory_bytes(u32::MAX), None);
     }
 
     #[test]

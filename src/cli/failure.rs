@@ -10,6 +10,7 @@ use mef3_server::grpc::{ServeError, TlsError, TokenFileError};
 use mef3_server::mef::{MefError, ReadError, Recording, WindowError, WriteError};
 use thiserror::Error;
 
+use super::client::ClientError;
 use super::demo::TourError;
 use super::health::HealthError;
 use super::logging::LoggingError;
@@ -37,9 +38,13 @@ pub(super) enum Failure {
     /// Arguments that are right one by one, and not together.
     #[error("{0}")]
     Arguments(String),
-    /// The password cannot be had.
-    #[error("password: {origin}: {reason}")]
-    Password { origin: String, reason: String },
+    /// A password or a token cannot be had.
+    #[error("{what}: {origin}: {reason}")]
+    Secret {
+        what: &'static str,
+        origin: String,
+        reason: String,
+    },
     /// No channel has this name.
     #[error("{}: no channel {channel:?}, the session has {}", session.display(), listed(known))]
     UnknownChannel {
@@ -117,6 +122,9 @@ pub(super) enum Failure {
     /// The demo did not see what it should.
     #[error(transparent)]
     Tour(#[from] TourError),
+    /// A server does not do what it is asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// A session cannot be written.
     #[error("{}", located(session, source))]
     Write {
@@ -136,8 +144,16 @@ impl Failure {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::NotChecked(_) | Self::Arguments(_) => ExitCode::from(2),
-            Self::Masked { .. } => ExitCode::from(3),
+            Self::Masked { .. } | Self::Client(ClientError::Masked { .. }) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// What there is to say beside the one line, in lines.
+    pub(super) fn details(&self) -> Vec<String> {
+        match self {
+            Self::Client(error) => error.details(),
+            _ => Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! line on standard error.
 
 mod check;
+mod client;
 mod demo;
 mod descriptors;
 mod failure;
@@ -20,6 +21,7 @@ mod read;
 mod reload;
 mod serve;
 mod sockets;
+mod tables;
 mod units;
 
 use std::io::{self, Write};
@@ -57,6 +59,10 @@ Examples:
     mef3-server read night.mefd --channel Fp1 | head
     mef3-server read night.mefd --channel Fp1 --format f64 --output fp1.f64 \\
         --start 1600000000000000 --end 1600000010000000
+  What a server has, and ten seconds of it for numpy.load:
+    mef3-server client 127.0.0.1:50051 list
+    mef3-server client 127.0.0.1:50051 read lab:night.mefd --output night.npy \\
+        --format npy --from 1600000000000000 --to 1600000010000000
 
 Times are uUTC: microseconds since 1970-01-01T00:00:00 UTC.
 A session is a folder whose name ends in .mefd.
@@ -71,6 +77,7 @@ enum Command {
     Check(check::Arguments),
     Read(read::Arguments),
     Generate(generate::Arguments),
+    Client(client::Arguments),
 }
 
 /// Does what the command line says.
@@ -83,6 +90,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Read(arguments) => read::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Client(arguments) => client::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,6 +98,7 @@ pub(crate) fn run() -> ExitCode {
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure.to_string());
+            failure.details().iter().for_each(|line| complain(line));
             failure.exit_code()
         }
     }

@@ -39,12 +39,14 @@ impl PasswordArguments {
 
     /// The password as it was typed, if there is one.
     pub(super) fn text(&self) -> Result<Option<Zeroizing<String>>, Failure> {
-        secret(self.password_file.as_deref(), VARIABLE)
+        secret("password", self.password_file.as_deref(), VARIABLE)
     }
 }
 
-/// The first line of a file, or else what an environment variable holds.
+/// The first line of a file, or else what an environment variable holds: a password or
+/// a token, as `what` says.
 pub(super) fn secret(
+    what: &'static str,
     file: Option<&Path>,
     variable: &str,
 ) -> Result<Option<Zeroizing<String>>, Failure> {
@@ -52,13 +54,15 @@ pub(super) fn secret(
         return match std::env::var(variable).map(Zeroizing::new) {
             Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
             Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::Password {
+            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::Secret {
+                what,
                 origin: variable.into(),
                 reason: "is not valid UTF-8".into(),
             }),
         };
     };
-    let failure = |reason: String| Failure::Password {
+    let failure = |reason: String| Failure::Secret {
+        what,
         origin: path.display().to_string(),
         reason,
     };
@@ -70,7 +74,7 @@ pub(super) fn secret(
     let line = text.lines().next().unwrap_or_default().len();
     text.truncate(line);
     if Password::new(&text).is_none() {
-        return Err(failure("holds no password".into()));
+        return Err(failure(format!("holds no {what}")));
     }
     Ok(Some(text))
 }

@@ -321,6 +321,8 @@ impl RecordingService for Native {
         let figures = self.engine.statistics().await.map_err(refused)?;
         Ok(Response::new(stats::answer(
             &figures,
+            &self.options.counters.statistics(),
+            self.engine.settings().cache_bytes,
             self.started.elapsed(),
         )))
     }

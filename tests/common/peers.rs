@@ -9,9 +9,9 @@ use std::process::Command;
 /// and of its servers.
 ///
 /// It is `MEF3_PEERS_PYTHON`, or that of the environment which
-/// `tests/python/setup.sh` makes, and which is made here where it is missing. A
-/// machine on which that fails fails the test: a comparison that did not happen
-/// must not look like one that passed.
+/// `tests/python/setup.sh` makes, and which is made here where it is missing or
+/// has other packages than it should. A machine on which that fails fails the
+/// test: a comparison that did not happen must not look like one that passed.
 pub fn peers_python() -> PathBuf {
     if let Some(python) = std::env::var_os("MEF3_PEERS_PYTHON") {
         return python.into();
@@ -19,11 +19,12 @@ pub fn peers_python() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/peers/bin/python");
     let complete = root.join("target/peers/complete");
+    let wanted = fs::read(root.join("tests/python/requirements.txt")).unwrap();
     // Several test programs may get here at the same time.
     fs::create_dir_all(root.join("target")).unwrap();
     let lock = File::create(root.join("target/peers.lock")).unwrap();
     lock.lock().unwrap();
-    if !complete.is_file() {
+    if !fs::read(complete).is_ok_and(|found| found == wanted) {
         let script = root.join("tests/python/setup.sh");
         let made = Command::new("bash").arg(&script).status();
         assert!(

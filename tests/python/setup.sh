@@ -8,5 +8,6 @@ peers=$tests/../../target/peers
 
 "${PYTHON:-python3}" -m venv "$peers"
 "$peers/bin/python" -m pip install --quiet --requirement "$tests/requirements.txt"
-# Only now: an interrupted installation is made anew.
-touch "$peers/complete"
+# Only now, and with what it has: an interrupted installation, or one of other packages,
+# is made anew.
+cp "$tests/requirements.txt" "$peers/complete"

@@ -144,11 +144,13 @@ fn passwords(arguments: &Arguments) -> Result<Option<Passwords>, Failure> {
     if !arguments.encrypt {
         return Ok(None);
     }
-    let missing = |origin: &str| Failure::Password {
+    let missing = |origin: &str| Failure::Secret {
+        what: "password",
         origin: origin.into(),
         reason: "--encrypt needs it".into(),
     };
-    let level_1 = secret(arguments.level_1_password_file.as_deref(), LEVEL_1_VARIABLE)?;
+    let file = arguments.level_1_password_file.as_deref();
+    let level_1 = secret("password", file, LEVEL_1_VARIABLE)?;
     let level_1 = level_1.ok_or_else(|| missing(LEVEL_1_VARIABLE))?;
     let level_2 = arguments.password.text()?;
     let level_2 = level_2.ok_or_else(|| missing(VARIABLE))?;

@@ -20,6 +20,7 @@ use super::units::counted;
 use deep::check_blocks;
 use records::{RecordArguments, RecordReport};
 use report::Report;
+pub(super) use report::Span;
 
 const DETAILS: &str = "\
 Without --deep only metadata and block indices are read, which is quick; what the

@@ -61,16 +61,16 @@ impl Clock {
 
 /// A stretch of time, half-open.
 #[derive(Debug, Serialize)]
-pub(super) struct Span {
-    pub(super) start_uutc: i64,
-    pub(super) end_uutc: i64,
-    pub(super) start_utc: String,
-    pub(super) end_utc: String,
-    pub(super) duration_us: i64,
+pub(in crate::cli) struct Span {
+    pub(in crate::cli) start_uutc: i64,
+    pub(in crate::cli) end_uutc: i64,
+    pub(in crate::cli) start_utc: String,
+    pub(in crate::cli) end_utc: String,
+    pub(in crate::cli) duration_us: i64,
 }
 
 impl Span {
-    fn new(start_uutc: i64, end_uutc: i64) -> Self {
+    pub(in crate::cli) fn new(start_uutc: i64, end_uutc: i64) -> Self {
         Self {
             start_uutc,
             end_uutc,

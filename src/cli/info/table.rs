@@ -8,6 +8,7 @@ use mef3_server::mef::{Access, Acquisition};
 use super::notices;
 use super::report::Report;
 use crate::cli::iso8601;
+use crate::cli::tables::write_table;
 use crate::cli::units::{bytes, counted, duration, plain, printable, rate};
 
 /// Writes the whole report.
@@ -194,29 +195,6 @@ fn acquisition_row((name, acquisition): (&str, &Acquisition)) -> [String; 6] {
         hertz(acquisition.notch_filter),
         hertz(acquisition.line_frequency),
     ]
-}
-
-/// The first column is left-aligned, the others right-aligned.
-fn write_table<const COLUMNS: usize>(
-    rows: &[[String; COLUMNS]],
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut widths = [0; COLUMNS];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in rows {
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            match column {
-                0 => write!(out, "{cell:<width$}")?,
-                _ => write!(out, "  {cell:>width$}")?,
-            }
-        }
-        writeln!(out)?;
-    }
-    Ok(())
 }
 
 /// What decoding has shown.
