@@ -2,8 +2,12 @@
 
 mod common;
 
+#[path = "deploy_files/confines.rs"]
+mod confines;
 #[path = "deploy_files/files.rs"]
 mod files;
+#[path = "deploy_files/routing.rs"]
+mod routing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -15,7 +19,7 @@ use common::process::{LIMIT, Launch, Server, until};
 use files::{all_under, document, documents, instructions, list, object, of_unit, string, text};
 use mef3_server::config::Config;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const CONTAINERFILE: &str = "config/container/Containerfile";
 const COMPOSE: &str = "config/container/compose.yaml";
@@ -50,27 +54,6 @@ fn variables() -> [(&'static str, BTreeMap<String, String>); 2] {
     ]
 }
 
-fn port_of(variables: &BTreeMap<String, String>, name: &str) -> u64 {
-    let address: SocketAddr = variables[name].parse().unwrap();
-    assert!(
-        address.ip().is_unspecified(),
-        "nobody outside reaches {address}"
-    );
-    address.port().into()
-}
-
-fn settings(variables: &BTreeMap<String, String>) -> Config {
-    let variables = variables.clone().into_iter();
-    Config::load(None, variables).unwrap().config
-}
-
-/// Seconds of a duration such as `30s`.
-fn seconds(text: &str) -> u64 {
-    text.strip_suffix('s')
-        .and_then(|it| it.parse().ok())
-        .unwrap()
-}
-
 #[test]
 fn the_server_starts_with_what_is_set() {
     for (file, variables) in variables() {
@@ -95,95 +78,6 @@ fn the_server_starts_with_what_is_set() {
         server.signal(Signal::TERM);
         assert_eq!(server.wait(LIMIT).code(), Some(0), "{file}");
     }
-}
-
-#[test]
-fn ports_are_those_that_the_server_listens_on() {
-    let [(_, composed_variables), (_, variables)] = variables();
-    let grpc = port_of(&variables, "MEF3_SERVER_SERVER_LISTEN");
-    let admin = port_of(&variables, "MEF3_SERVER_ADMIN_LISTEN");
-    assert_eq!(grpc, u64::from(Config::default().server.listen.port()));
-    assert_eq!(
-        port_of(&composed_variables, "MEF3_SERVER_SERVER_LISTEN"),
-        grpc
-    );
-    assert_eq!(
-        port_of(&composed_variables, "MEF3_SERVER_ADMIN_LISTEN"),
-        admin
-    );
-
-    let container = text(CONTAINERFILE);
-    assert_eq!(
-        instructions(&container, "EXPOSE"),
-        [format!("{grpc} {admin}")]
-    );
-    assert!(container.contains(&format!("\"health\", \"127.0.0.1:{grpc}\"")));
-    let published = composed()["ports"].clone();
-    // For this machine only: nothing is encrypted.
-    assert_eq!(published, json!([format!("127.0.0.1:{grpc}:{grpc}")]));
-
-    let (container, _) = pod();
-    assert_eq!(
-        container["ports"],
-        json!([{"name": "grpc", "containerPort": grpc}, {"name": "admin", "containerPort": admin}])
-    );
-    let service = object("Service", "mef3-server");
-    let ports: Vec<&Value> = all_under(&service, "port");
-    assert_eq!(ports, [&json!(grpc), &json!(admin)]);
-    let policy = object("NetworkPolicy", "mef3-server");
-    assert_eq!(all_under(&policy, "port"), [&json!(grpc), &json!(admin)]);
-
-    let envoy = object("ConfigMap", "mef3-envoy")["data"]["envoy.yaml"].clone();
-    let envoy = &documents(string(&envoy))[0];
-    let cluster = &envoy["static_resources"]["clusters"][0];
-    let endpoints = all_under(cluster, "socket_address");
-    let upstream = json!({"address": "mef3-server", "port_value": grpc});
-    assert_eq!(endpoints, [&upstream]);
-    let front = &envoy["static_resources"]["listeners"][0]["address"]["socket_address"];
-    let target = &object("Deployment", "mef3-envoy")["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!(front["port_value"], target["ports"][0]["containerPort"]);
-
-    let scraped = all_under(&document(PROMETHEUS), "targets")[0].clone();
-    assert_eq!(scraped, json!([format!("mef3-server:{admin}")]));
-}
-
-#[test]
-fn calls_for_one_recording_go_to_one_server() {
-    let envoy = object("ConfigMap", "mef3-envoy")["data"]["envoy.yaml"].clone();
-    let envoy = &documents(string(&envoy))[0];
-    assert_eq!(all_under(envoy, "lb_policy"), [&json!("RING_HASH")]);
-    let route = all_under(envoy, "route")[0];
-    let header = &route["hash_policy"][0]["header"]["header_name"];
-    assert_eq!(
-        route["cluster"],
-        envoy["static_resources"]["clusters"][0]["name"]
-    );
-    assert!(text("README.md").contains(string(header)));
-    // The name has to be the addresses of the servers, and not one in front of them.
-    let service = object("Service", "mef3-server");
-    assert_eq!(service["spec"]["clusterIP"], "None");
-}
-
-#[test]
-fn selectors_find_what_they_are_for() {
-    for name in ["mef3-server", "mef3-envoy"] {
-        let deployment = object("Deployment", name);
-        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
-        assert_eq!(&deployment["spec"]["selector"]["matchLabels"], labels);
-        let service = if name == "mef3-envoy" { "mef3" } else { name };
-        assert_eq!(&object("Service", service)["spec"]["selector"], labels);
-    }
-    let (_, pod) = pod();
-    let labels = &object("Deployment", "mef3-server")["spec"]["selector"]["matchLabels"];
-    let budget = object("PodDisruptionBudget", "mef3-server");
-    assert_eq!(&budget["spec"]["selector"]["matchLabels"], labels);
-    let policy = object("NetworkPolicy", "mef3-server");
-    assert_eq!(&policy["spec"]["podSelector"]["matchLabels"], labels);
-    let from = &policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
-    let envoy = object("Deployment", "mef3-envoy");
-    assert_eq!(from, &envoy["spec"]["selector"]["matchLabels"]);
-    let spread = &pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"];
-    assert_eq!(spread, labels);
 }
 
 /// A server with an admin port, and what that answers.
@@ -330,158 +224,6 @@ fn settings_that_the_alerts_name_exist() {
         named += 1;
     }
     assert!(named >= 4);
-}
-
-#[test]
-fn nobody_is_root_and_little_can_be_done() {
-    let (container, pod) = pod();
-    let made = text(CONTAINERFILE);
-    let composed = composed();
-    let users = [
-        instructions(&made, "USER").pop().unwrap().to_owned(),
-        string(&composed["user"]).to_owned(),
-        pod["securityContext"]["runAsUser"].to_string(),
-        pod["securityContext"]["runAsGroup"].to_string(),
-    ];
-    for user in users {
-        for part in user.split(':') {
-            assert_ne!(part.parse::<u32>().unwrap(), 0, "{user}");
-        }
-    }
-    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-    assert_eq!(
-        pod["securityContext"]["seccompProfile"]["type"],
-        "RuntimeDefault"
-    );
-    assert_eq!(
-        container["securityContext"],
-        json!({
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        })
-    );
-    let services = document(COMPOSE)["services"].clone();
-    for (name, service) in services.as_object().unwrap() {
-        assert_eq!(service["read_only"], true, "{name}");
-        assert_eq!(service["cap_drop"], json!(["ALL"]), "{name}");
-        assert_eq!(
-            service["security_opt"],
-            json!(["no-new-privileges:true"]),
-            "{name}"
-        );
-        assert!(
-            service["pids_limit"].is_u64() && service["mem_limit"].is_string(),
-            "{name}"
-        );
-    }
-
-    // What has to be writable is, and the recordings are not.
-    assert!(instructions(&made, "ENV").contains(&"TMPDIR=/tmp"));
-    assert!(string(&composed["tmpfs"][0]).starts_with("/tmp:"));
-    let mounts = list(&container["volumeMounts"]);
-    assert!(
-        mounts
-            .iter()
-            .any(|it| it["mountPath"] == "/tmp" && it["readOnly"].is_null())
-    );
-    let roots = |number: usize| variables()[number].1["MEF3_SERVER_PATHS_DATA_ROOTS"].clone();
-    assert!(
-        mounts
-            .iter()
-            .any(|it| it["mountPath"] == roots(1) && it["readOnly"] == true)
-    );
-    let volume = &composed["volumes"][0];
-    assert_eq!(
-        (&volume["target"], &volume["read_only"]),
-        (&json!(roots(0)), &json!(true))
-    );
-}
-
-#[test]
-fn images_are_of_a_version() {
-    let made = text(CONTAINERFILE);
-    let from = instructions(&made, "FROM");
-    let mut images: Vec<String> = from
-        .iter()
-        .map(|it| it.split(' ').next().unwrap().to_owned())
-        .filter(|it| it != "scratch")
-        .collect();
-    let rust = images[0].rsplit_once(':').unwrap().1;
-    let version = |text: &str| -> Vec<u32> {
-        text.split(['.', '-'])
-            .map_while(|it| it.parse().ok())
-            .collect()
-    };
-    assert!(
-        version(rust) >= version(env!("CARGO_PKG_RUST_VERSION")),
-        "{rust}"
-    );
-    let yaml = [
-        COMPOSE,
-        "config/kubernetes/mef3-server.yaml",
-        "config/kubernetes/envoy.yaml",
-    ];
-    for document in yaml.iter().flat_map(|file| documents(&text(file))) {
-        images.extend(
-            all_under(&document, "image")
-                .into_iter()
-                .map(|it| string(it).to_owned()),
-        );
-    }
-    assert_eq!(images.len(), 5, "{images:?}");
-    for image in images {
-        let tag = image
-            .rsplit_once(':')
-            .map(|(_, tag)| tag)
-            .unwrap_or_default();
-        let tag = tag.trim_start_matches('v');
-        let parts = version(tag);
-        assert_eq!(parts.len(), 3, "{image} has no whole version");
-        if image.contains("mef3-server") {
-            assert_eq!(tag, env!("CARGO_PKG_VERSION"));
-        }
-    }
-}
-
-#[test]
-fn replies_under_way_have_their_time_at_the_end() {
-    let [(_, composed_variables), (_, variables)] = variables();
-    // The server takes a second beyond the grace, and some more on a busy machine.
-    let needed = |config: &Config| config.server.shutdown_grace_s + 5;
-    let grace = seconds(string(&composed()["stop_grace_period"]));
-    assert!(grace >= needed(&settings(&composed_variables)));
-
-    let (container, pod) = pod();
-    let pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        .as_u64()
-        .unwrap();
-    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert!(grace >= pause + needed(&settings(&variables)));
-
-    let unit = text("config/mef3-server.service");
-    let grace = seconds(of_unit(&unit, "TimeoutStopSec")[0]);
-    assert!(grace >= needed(&Config::default()));
-}
-
-#[test]
-fn memory_holds_what_the_server_is_told_to_keep() {
-    let [(_, composed_variables), (_, variables)] = variables();
-    let mib = |text: &str| -> usize {
-        let number: usize = text
-            .trim_end_matches(|it: char| !it.is_ascii_digit())
-            .parse()
-            .unwrap();
-        number * 1024
-    };
-    let composed = mib(string(&composed()["mem_limit"]));
-    let (container, _) = pod();
-    let limit = mib(string(&container["resources"]["limits"]["memory"]));
-    for (limit, variables) in [(composed, composed_variables), (limit, variables)] {
-        let config = settings(&variables);
-        // A cache takes a fifth more than its budget.
-        assert!(limit > config.cache.size_mb * 2, "{limit} MiB");
-    }
 }
 
 #[test]

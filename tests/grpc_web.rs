@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "grpc_web/limits.rs"]
+mod limits;
 #[path = "grpc_web/page.rs"]
 mod page;
 
@@ -12,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::certificates::{Authority, Files};
 use common::native::{Cell, by_time, read};
@@ -21,7 +23,6 @@ use common::process::{LIMIT, Launch, Server};
 use mef3_server::grpc::proto::native::client::RecordingServiceClient;
 use mef3_server::grpc::proto::native::{
     GetRecordingRequest, GetRecordingResponse, ReadSignalRequest, ReadSignalResponse,
-    WatchRecordingRequest,
 };
 use mef3_server::grpc::proto::{FileInfoResponse, OpenFileRequest};
 use page::{Form, Page, Reply, send};
@@ -44,7 +45,6 @@ const ORIGIN: &str = "https://viewer.example";
 const FORMS: [Form; 2] = [Form::Binary, Form::Text];
 const GET: &str = "/mef3.v1.RecordingService/GetRecording";
 const READ: &str = "/mef3.v1.RecordingService/ReadSignal";
-const WATCH: &str = "/mef3.v1.RecordingService/WatchRecording";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const OPEN: &str = "/gRPCMef3Server/OpenFile";
 
@@ -62,12 +62,6 @@ fn recording(path: impl AsRef<Path>) -> GetRecordingRequest {
     GetRecordingRequest {
         recording: path.as_ref().display().to_string(),
         ..GetRecordingRequest::default()
-    }
-}
-
-fn watch(session: &KnownSession) -> WatchRecordingRequest {
-    WatchRecordingRequest {
-        recording: session.key(),
     }
 }
 
@@ -245,25 +239,6 @@ fn data_file(folder: &Path) -> Option<PathBuf> {
 }
 
 #[test]
-fn who_waits_over_http_1_is_not_taken_for_gone_and_hears_of_the_deadline() {
-    let session = KnownSession::write(1, 256, 10);
-    let server = launch()
-        .env("MEF3_SERVER_SERVER_KEEPALIVE_INTERVAL_S", "1")
-        .env("MEF3_SERVER_SERVER_KEEPALIVE_LIMIT_S", "1")
-        .start();
-    for form in FORMS {
-        let page = page(&server, form).with("grpc-timeout", "4S");
-        let begun = Instant::now();
-        let reply = page.call(WATCH, &watch(&session));
-        assert!(begun.elapsed() >= Duration::from_secs(4));
-        assert_eq!(reply.messages.len(), 1);
-        assert!(reply.trailers.is_some());
-        assert_eq!(reply.code(), Code::DeadlineExceeded);
-    }
-    assert_eq!(server.records_of("connection is cut").len(), 0);
-}
-
-#[test]
 fn browsers_are_told_which_pages_may_call_and_with_what() {
     let server = launch().start();
     let wanted = "content-type,x-grpc-web,x-user-agent,grpc-timeout,authorization,\
@@ -364,52 +339,6 @@ fn pages_need_a_token_where_others_do() {
         let open = HealthCheckRequest::default();
         assert_eq!(page.call(CHECK, &open).code(), Code::Ok);
     }
-}
-
-#[test]
-fn pages_have_the_limits_of_others() {
-    let session = KnownSession::write(1, 256, 10);
-    let server = launch()
-        .env("MEF3_SERVER_LIMITS_STREAMS", "1")
-        .env("MEF3_SERVER_LIMITS_REQUEST_MESSAGE_KB", "1")
-        .env("MEF3_SERVER_SERVER_REQUEST_LIMIT_S", "1")
-        .env("MEF3_SERVER_SERVER_HANDSHAKE_LIMIT_S", "1")
-        .start();
-    for form in FORMS {
-        let page = page(&server, form);
-        let long = recording("/a".repeat(2000));
-        assert_eq!(page.call(GET, &long).code(), Code::OutOfRange);
-
-        // One that says where it is all the time is the only one.
-        let mut waiting = page.connect();
-        waiting
-            .write_all(&page.request(WATCH, &watch(&session)))
-            .unwrap();
-        waiting.read_exact(&mut [0; 64]).unwrap();
-        let refused = page.call(GET, &recording(&session.path));
-        assert_eq!(refused.code(), Code::ResourceExhausted);
-        assert!(refused.headers.contains_key("grpc-retry-pushback-ms"));
-        drop(waiting);
-        common::process::until("its place is free", LIMIT, || {
-            page.call(GET, &recording(&session.path)).code() == Code::Ok
-        });
-
-        // A request that never comes wholly, and one that does not even begin.
-        let whole = page.request(GET, &recording(&session.path));
-        let cut = send(page.connect(), &whole[..whole.len() - 4]).unwrap();
-        assert_eq!(page.reply(cut).code(), Code::DeadlineExceeded);
-        send(page.connect(), &whole[..40])
-            .map(|answer| panic!("{answer:?}"))
-            .unwrap_err();
-    }
-    // An open connection that nobody uses.
-    let mut idle = page(&server, Form::Binary).connect();
-    idle.write_all(b"GET / HTTP/1.1\r\nhost: mef3\r\n\r\n")
-        .unwrap();
-    let mut rest = Vec::new();
-    // It may be reset.
-    let _ = idle.read_to_end(&mut rest);
-    assert!(rest.starts_with(b"HTTP/1.1 400"));
 }
 
 #[test]
