@@ -18,6 +18,8 @@ mod password;
 mod read;
 mod reload;
 mod serve;
+#[cfg(feature = "otlp")]
+mod spans;
 mod units;
 
 use std::io::{self, Write};

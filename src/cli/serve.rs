@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -22,7 +23,7 @@ use tokio::time::timeout;
 use super::BUILT_FOR_TESTS;
 use super::descriptors;
 use super::failure::Failure;
-use super::logging;
+use super::logging::{self, Logging};
 use super::notify;
 use super::password::PasswordArguments;
 use super::reload::Access;
@@ -103,6 +104,7 @@ impl Arguments {
             config.log.level = level;
         }
         let checked = config.validate().and_then(|()| config.check_exposure());
+        let checked = checked.and_then(|()| config.check_built());
         checked.map_err(|error| self.at_flag(error))?;
         Ok(loaded)
     }
@@ -130,7 +132,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         mut config,
         notices,
     } = arguments.load()?;
-    let log = logging::start(&config.log)?;
+    let Logging { switch, .. } = &logging::start(&config)?;
+    let log = Arc::clone(switch);
     for notice in notices {
         tracing::warn!("{notice}");
     }

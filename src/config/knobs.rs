@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Auth, Tls};
 use super::roots::DataRoot;
+use super::trace::Trace;
 
 /// Bytes of one MiB.
 const MIB: usize = 1 << 20;
@@ -47,6 +48,8 @@ pub struct Config {
     pub paths: Paths,
     /// The log.
     pub log: Log,
+    /// Spans of requests.
+    pub trace: Trace,
 }
 
 /// The listener.

@@ -15,6 +15,7 @@ mod knobs;
 mod layers;
 mod legacy;
 mod roots;
+mod trace;
 mod validate;
 
 use std::path::Path;
@@ -28,6 +29,7 @@ pub use knobs::{
 };
 pub use legacy::Notice;
 pub use roots::DataRoot;
+pub use trace::Trace;
 
 use environment::Variables;
 use layers::Layers;
