@@ -4,16 +4,17 @@ use std::env::{self, VarError};
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
-use mef3_server::config::{Log, LogFormat};
+use mef3_server::config::{Config, Log, LogFormat};
 use mef3_server::ops::LogSwitch;
 use thiserror::Error;
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing::{Dispatch, Level};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::reload::Handle;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Registry};
 
 /// The variable that has the last word on what is logged, as in other programs
 /// of this kind: `RUST_LOG=mef3_server::worker=debug`.
@@ -31,13 +32,27 @@ pub(super) enum LoggingError {
     /// There is a log already.
     #[error(transparent)]
     Twice(#[from] TryInitError),
+    /// Spans cannot be sent.
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Spans(#[from] super::spans::SpansError),
 }
 
-/// Starts the log as the settings say, for the rest of the process.
+/// A log that was started.
+pub(super) struct Logging {
+    /// Changes what is logged.
+    pub(super) switch: Arc<dyn LogSwitch>,
+    /// Sends spans until it is dropped.
+    #[cfg(feature = "otlp")]
+    _spans: Option<super::spans::Sending>,
+}
+
+/// Starts the log as the settings say, for the rest of the process, and the sending of
+/// spans, until what is returned is dropped.
 ///
 /// # Errors
 /// [`LoggingError`] for a bad filter in the environment, and the second time.
-pub(super) fn start(log: &Log) -> Result<Arc<dyn LogSwitch>, LoggingError> {
+pub(super) fn start(config: &Config) -> Result<Logging, LoggingError> {
     let filter = match env::var(FILTER_VARIABLE) {
         Ok(filter) => Some(filter),
         Err(VarError::NotPresent) => None,
@@ -46,15 +61,26 @@ pub(super) fn start(log: &Log) -> Result<Arc<dyn LogSwitch>, LoggingError> {
     // Escape sequences in a file are noise; https://no-color.org
     let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let colours = wanted && io::stderr().is_terminal();
-    let (dispatch, switch) = subscriber(log, filter.as_deref(), io::stderr, colours)?;
-    dispatch.try_init()?;
-    Ok(switch)
+    let (lines, switch) = lines(&config.log, filter.as_deref(), io::stderr, colours)?;
+    #[cfg(feature = "otlp")]
+    let (layers, _spans) = match super::spans::start(&config.trace)? {
+        Some((spans, sending)) => (vec![lines, spans], Some(sending)),
+        None => (vec![lines], None),
+    };
+    #[cfg(not(feature = "otlp"))]
+    let layers = vec![lines];
+    tracing_subscriber::registry().with(layers).try_init()?;
+    Ok(Logging {
+        switch,
+        #[cfg(feature = "otlp")]
+        _spans,
+    })
 }
 
 /// Changes what is logged. The last word on it is now whoever uses this.
-struct Switch<S>(Handle<EnvFilter, S>);
+struct Switch(Handle<EnvFilter, Registry>);
 
-impl<S> LogSwitch for Switch<S> {
+impl LogSwitch for Switch {
     fn current(&self) -> String {
         let current = self.0.with_current(ToString::to_string);
         current.unwrap_or_else(|error| error.to_string())
@@ -66,13 +92,15 @@ impl<S> LogSwitch for Switch<S> {
     }
 }
 
+type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// What takes the records and writes them, and what changes which.
-fn subscriber<W>(
+fn lines<W>(
     log: &Log,
     filter: Option<&str>,
     writer: W,
     colours: bool,
-) -> Result<(Dispatch, Arc<dyn LogSwitch>), ParseError>
+) -> Result<(AnyLayer, Arc<dyn LogSwitch>), ParseError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -80,25 +108,17 @@ where
         Some(filter) => EnvFilter::try_new(filter)?,
         None => EnvFilter::default().add_directive(Level::from(log.level).into()),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
-    Ok(match log.format {
-        LogFormat::Human => {
-            let builder = builder.with_ansi(colours).with_filter_reloading();
-            let switch = Arc::new(Switch(builder.reload_handle()));
-            (builder.into(), switch)
-        }
+    // Of these lines alone: spans are told to others whatever is written.
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(writer);
+    let lines = match log.format {
+        LogFormat::Human => lines.with_ansi(colours).with_filter(filter).boxed(),
         LogFormat::Json => {
-            let builder = builder
-                .json()
-                .flatten_event(true)
-                .with_span_list(false)
-                .with_filter_reloading();
-            let switch = Arc::new(Switch(builder.reload_handle()));
-            (builder.into(), switch)
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            lines.with_filter(filter).boxed()
         }
-    })
+    };
+    Ok((lines, Arc::new(Switch(handle))))
 }
 
 #[cfg(test)]
@@ -106,7 +126,8 @@ mod tests {
     use std::sync::Mutex;
 
     use mef3_server::config::LogLevel;
-    use tracing::dispatcher::with_default;
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::registry;
 
     use super::*;
 
@@ -115,8 +136,8 @@ mod tests {
         let buffer = Arc::new(Mutex::new(Vec::new()));
         let log = Log { format, level };
         let writer = SharedBuffer(buffer.clone());
-        let (dispatch, _) = subscriber(&log, filter, writer, false).unwrap();
-        with_default(&dispatch, || {
+        let (lines, _) = lines(&log, filter, writer, false).unwrap();
+        with_default(registry().with(lines), || {
             tracing::warn!(channel = "Fp1", "block is damaged");
             tracing::debug!("detail");
         });
@@ -172,8 +193,8 @@ mod tests {
                 level: LogLevel::Warn,
             };
             let writer = SharedBuffer(buffer.clone());
-            let (dispatch, switch) = subscriber(&log, None, writer, false).unwrap();
-            with_default(&dispatch, || {
+            let (lines, switch) = lines(&log, None, writer, false).unwrap();
+            with_default(registry().with(lines), || {
                 assert_eq!(switch.current(), "warn");
                 for level in [LevelFilter::DEBUG, LevelFilter::OFF] {
                     switch.set(level).unwrap();
@@ -198,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_refused() {
-        let outcome = subscriber(&Log::default(), Some("mef3=loud"), io::stderr, false);
+        let outcome = lines(&Log::default(), Some("mef3=loud"), io::stderr, false);
         assert!(outcome.is_err());
     }
 }

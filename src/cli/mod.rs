@@ -21,6 +21,8 @@ mod read;
 mod reload;
 mod serve;
 mod sockets;
+#[cfg(feature = "otlp")]
+mod spans;
 mod tables;
 mod units;
 

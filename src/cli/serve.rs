@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -22,7 +23,7 @@ use tokio::time::timeout;
 use super::BUILT_FOR_TESTS;
 use super::descriptors;
 use super::failure::Failure;
-use super::logging;
+use super::logging::{self, Logging};
 use super::notify;
 use super::password::PasswordArguments;
 use super::reload::Access;
@@ -104,7 +105,8 @@ impl Arguments {
         if let Some(level) = self.log_level {
             config.log.level = level;
         }
-        config.validate().map_err(|error| self.at_flag(error))?;
+        let checked = config.validate().and_then(|()| config.check_built());
+        checked.map_err(|error| self.at_flag(error))?;
         if passed.has_some_for_clients() {
             for port in &passed.ports {
                 let address = port.local_addr().map_err(Failure::Start)?;
@@ -142,7 +144,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         mut config,
         notices,
     } = arguments.load(&passed)?;
-    let log = logging::start(&config.log)?;
+    let Logging { switch, .. } = &logging::start(&config)?;
+    let log = Arc::clone(switch);
     for notice in notices {
         tracing::warn!("{notice}");
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Auth, Tls};
 use super::roots::DataRoot;
+use super::trace::Trace;
 use super::web::WebOrigin;
 
 /// Bytes of one MiB.
@@ -48,6 +49,8 @@ pub struct Config {
     pub paths: Paths,
     /// The log.
     pub log: Log,
+    /// Spans of requests.
+    pub trace: Trace,
 }
 
 /// The listener.

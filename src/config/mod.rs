@@ -15,6 +15,7 @@ mod knobs;
 mod layers;
 mod legacy;
 mod roots;
+mod trace;
 mod validate;
 mod web;
 
@@ -29,6 +30,7 @@ pub use knobs::{
 };
 pub use legacy::Notice;
 pub use roots::DataRoot;
+pub use trace::Trace;
 pub use web::WebOrigin;
 
 use environment::Variables;

@@ -85,6 +85,8 @@ fn every_key_has_a_variable_of_its_own() {
         assert!(seen.insert(name.clone()), "{name} is ambiguous");
         let (section, field) = key.split_once('.').unwrap();
         let text = match &defaults[section][field] {
+            // 100 of them are all.
+            Value::Integer(number) if key == "trace.sample_percent" => (number - 1).to_string(),
             Value::Integer(number) => (number + 1).to_string(),
             Value::Boolean(set) => (!set).to_string(),
             _ => match key.as_str() {
@@ -101,6 +103,7 @@ fn every_key_has_a_variable_of_its_own() {
                 "workers.sandbox" => "required".into(),
                 "log.format" => "json".into(),
                 "log.level" => "trace".into(),
+                "trace.otlp_endpoint" => "http://127.0.0.1:4317".into(),
                 other => panic!("no text for {other}"),
             },
         };
@@ -362,6 +365,9 @@ fn bad_variables_name_key_and_variable() {
         ("log.format", "xml"),
         ("log.level", "loud"),
         ("log.level", "\u{FFFD}"),
+        ("trace.otlp_endpoint", "collector:4317"),
+        ("trace.otlp_endpoint", "https://collector:4317"),
+        ("trace.sample_percent", "101"),
     ] {
         let name = variable_of(key);
         let error = load(None, &[(&name, text)]).unwrap_err();
@@ -481,4 +487,22 @@ fn numbers_may_stand_among_blanks() {
 #[test]
 fn the_process_environment_loads() {
     assert!(process_environment().any(|(name, _)| name == "PATH"));
+}
+
+#[test]
+fn spans_are_sent_by_programs_that_can() {
+    let endpoint = ("MEF3_SERVER_TRACE_OTLP_ENDPOINT", "http://127.0.0.1:4317");
+    let config = with_variables(&[endpoint]);
+    config.validate().unwrap();
+    let checked = config.check_built().map_err(|error| error.to_string());
+    match cfg!(feature = "otlp") {
+        true => checked.unwrap(),
+        false => {
+            let text = checked.unwrap_err();
+            for part in ["trace.otlp_endpoint", "--features otlp"] {
+                assert!(text.contains(part), "no {part} in {text}");
+            }
+        }
+    }
+    Config::default().check_built().unwrap();
 }

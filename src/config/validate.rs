@@ -65,6 +65,7 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         legacy,
         paths,
         log: _, // its types admit no nonsense
+        trace,
     } = config;
 
     within(
@@ -286,7 +287,7 @@ pub(super) fn check_each(config: &Config) -> Result<(), Objection> {
         let key = "paths.data_roots";
         return Err(Objection { key, reason });
     }
-    Ok(())
+    trace.check()
 }
 
 /// Checks what several settings must agree on.

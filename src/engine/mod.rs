@@ -247,11 +247,16 @@ impl Engine {
         served_rate: Option<ServedRate>,
     ) -> Result<Opened, Error> {
         let (reply, opened) = oneshot::channel();
+        // Until it is answered.
+        let trace = trace::current().map(|call| {
+            let span = tracing::debug_span!(parent: call.span(), "open");
+            call.part(span)
+        });
         let question = Open {
             by,
             path,
             served_rate,
-            trace: trace::current(),
+            trace,
             reply,
         };
         let sent = self.addresses().file_manager.send(question).await;

@@ -8,6 +8,8 @@ mod native;
 mod peer;
 pub mod proto;
 mod reflection;
+#[cfg(feature = "otlp")]
+mod remote_parent;
 mod request_id;
 mod roots;
 mod samples;

@@ -32,6 +32,8 @@ pub(super) fn trace_of(headers: &HeaderMap) -> Trace {
     let span = tracing::error_span!("call", request = %id, trace = Empty, rpc = Empty);
     if let Some(parent) = parent {
         span.record("trace", parent.trace);
+        #[cfg(feature = "otlp")]
+        super::remote_parent::adopt(&span, headers);
     }
     Trace::new(id, span)
 }

@@ -44,8 +44,9 @@ pub(super) fn detail() -> u8 {
 
 /// Logs from now on, in a worker process; panics are lines, too.
 pub(super) fn start(json: bool) {
-    let filter =
-        || dynamic_filter_fn(|data, _| detail_of(*data.level()) <= DETAIL.load(Ordering::Relaxed));
+    // A panic is told whatever is logged.
+    let detail = || DETAIL.load(Ordering::Relaxed).max(1);
+    let filter = || dynamic_filter_fn(move |data, _| detail_of(*data.level()) <= detail());
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(io::stderr);
