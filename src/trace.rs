@@ -42,8 +42,12 @@ impl Trace {
         &self.0.span
     }
 
-    /// A part of what is done for the request.
+    /// A part of what is done for the request. Where nobody wants to know of parts, the
+    /// whole stands for it.
     pub(crate) fn part(&self, span: Span) -> Self {
+        if span.is_disabled() {
+            return self.clone();
+        }
         Self::new(Arc::clone(self.id()), span)
     }
 }

@@ -305,7 +305,7 @@ fn http_1_is_spoken_to_browsers_only_and_where_it_is_on() {
          content-type: application/grpc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
     ] {
         let answer = send(page(&server, Form::Binary).connect(), request.as_bytes()).unwrap();
-        assert_eq!(answer.status, 400, "{answer:?}");
+        assert_eq!(answer.status, 415, "{answer:?}");
     }
 }
 

@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::mef::MefError;
 use crate::trace::{self, Trace};
 use crate::worker::bridge::JobEvent;
-use crate::worker::page::{Page, PageKey, PagedRecording, RecordingId, SegmentId};
+use crate::worker::page::{Form, Page, PageKey, PagedRecording, RecordingId, SegmentId};
 use crate::worker::protocol::{Job, JobId, PageOutcome, PageWork, SegmentPlace, SegmentWork, Work};
 
 /// Pages of one job at least, where there are so many: below, the round trip
@@ -446,7 +446,7 @@ impl Coordinator {
             let completed = self.flights.answered(key, &outcome);
             match outcome {
                 Ok(page) => {
-                    decodes |= page.has_words();
+                    decodes |= key.form == Form::Counts && page.has_words();
                     let predicted = *predicted && completed == Completed::Unwanted;
                     self.statistics.decoded += 1;
                     self.statistics.decoded_for_predictions += u64::from(predicted);

@@ -69,7 +69,10 @@ fn is_host(host: &str) -> bool {
     if let Some(address) = inner {
         // Any other spelling of it is not a browser's.
         let parsed = address.parse::<Ipv6Addr>();
-        return parsed.is_ok_and(|parsed| parsed.to_string() == address);
+        // Nor is ours of those that stand for IPv4, which nobody calls by.
+        return parsed.is_ok_and(|parsed| {
+            parsed.to_ipv4_mapped().is_none() && parsed.to_string() == address
+        });
     }
     let is_fine =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);

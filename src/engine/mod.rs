@@ -249,7 +249,7 @@ impl Engine {
         let (reply, opened) = oneshot::channel();
         // Until it is answered.
         let trace = trace::current().map(|call| {
-            let span = tracing::debug_span!(parent: call.span(), "open");
+            let span = tracing::debug_span!(parent: call.span(), "open", request = %call.id());
             call.part(span)
         });
         let question = Open {

@@ -440,7 +440,7 @@ impl ReadAhead {
         let bytes = asked.iter().map(|key| bytes_of(recording, key)).sum();
         let (reply, answer) = oneshot::channel();
         let trace = trace::current().map(|call| {
-            let span = debug_span!(parent: call.span(), "pages", asked = asked.len());
+            let span = debug_span!(parent: call.span(), "pages", request = %call.id(), asked = asked.len());
             call.part(span)
         });
         let chunk = Coming {

@@ -320,10 +320,10 @@ impl BlockIndex {
         self.data_end
     }
 
-    /// Number of samples of each block, part by part. A part that is shared with
-    /// an earlier state of the recording has the same first value.
-    pub(crate) fn samples_by_part(&self) -> impl Iterator<Item = &[u32]> {
-        self.parts.iter().map(|part| part.samples.as_slice())
+    /// Number of samples and of bytes of each block, part by part.
+    pub(crate) fn sizes_by_part(&self) -> impl Iterator<Item = impl Iterator<Item = (u32, u32)>> {
+        let parts = self.parts.iter();
+        parts.map(|part| part.samples.iter().copied().zip(part.bytes.iter().copied()))
     }
 
     /// Start of the first block in file order, absolute uUTC.

@@ -307,25 +307,32 @@ impl PagedRecording {
 
 /// The first block of each page, for the parts of an index from `first_part` on.
 fn page_starts(index: &BlockIndex, first_part: usize, target_samples: u32) -> Vec<Arc<[u32]>> {
-    let parts = index.samples_by_part().zip(0..).skip(first_part);
+    let parts = index.sizes_by_part().zip(0..).skip(first_part);
     parts
-        .map(|(samples, part)| {
+        .map(|(sizes, part)| {
             let first_block = (part * PART_ENTRIES) as u32;
-            page_starts_of_part(samples, first_block, target_samples)
+            page_starts_of_part(sizes, first_block, target_samples)
         })
         .collect()
 }
 
-fn page_starts_of_part(samples: &[u32], first_block: u32, target_samples: u32) -> Arc<[u32]> {
+/// By the samples and the bytes of blocks: no form of a page is larger than `target_samples`
+/// words, unless a single block is.
+fn page_starts_of_part(
+    sizes: impl Iterator<Item = (u32, u32)>,
+    first_block: u32,
+    target_samples: u32,
+) -> Arc<[u32]> {
     let mut starts = Vec::new();
     let mut filled = u64::MAX;
-    for (&samples, block) in samples.iter().zip(first_block..) {
-        filled = filled.saturating_add(u64::from(samples));
+    for ((samples, bytes), block) in sizes.zip(first_block..) {
+        let words = u64::from(samples.max(bytes.div_ceil(4)));
+        filled = filled.saturating_add(words);
         // Blocks without samples must not make an endless page.
         let blocks = starts.last().map_or(0, |start| block - start);
         if filled > u64::from(target_samples) || blocks >= target_samples {
             starts.push(block);
-            filled = u64::from(samples);
+            filled = words;
         }
     }
     starts.into()
@@ -435,13 +442,22 @@ mod tests {
 
     #[test]
     fn pages_hold_whole_blocks_up_to_the_target() {
-        let starts = |samples: &[u32], target| page_starts_of_part(samples, 7, target).to_vec();
+        let starts = |samples: &[u32], target| {
+            let sizes = samples.iter().map(|&samples| (samples, 0));
+            page_starts_of_part(sizes, 7, target).to_vec()
+        };
         assert_eq!(starts(&[100; 7], 250), [7, 9, 11, 13]);
         assert_eq!(starts(&[100, 900, 100, 100], 250), [7, 8, 9]);
         assert!(starts(&[], 250).is_empty());
         assert_eq!(starts(&[u32::MAX, u32::MAX], 1), [7, 8]);
         // Empty blocks are cheap, and still do not pile up without end.
         assert_eq!(starts(&[0; 5], 2), [7, 9, 11]);
+        // Nor are those that are mostly filler.
+        let sizes = [(10, 8), (10, 397), (10, 8), (10, 9)];
+        assert_eq!(
+            page_starts_of_part(sizes.into_iter(), 7, 100)[..],
+            [7, 8, 9]
+        );
     }
 
     /// A page of empty blocks, each with this damage.

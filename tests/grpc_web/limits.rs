@@ -81,7 +81,7 @@ fn pages_have_the_limits_of_others() {
     let mut rest = Vec::new();
     // It may be reset.
     let _ = idle.read_to_end(&mut rest);
-    assert!(rest.starts_with(b"HTTP/1.1 400"));
+    assert!(rest.starts_with(b"HTTP/1.1 415"));
 }
 
 #[test]

@@ -15,10 +15,12 @@ use crate::error::Error;
 use crate::mef::BlockPosition;
 use crate::worker::page::PageBlockView;
 
-/// Bytes of blocks after which a part ends.
-const PART_BYTES: usize = 256 << 10;
+/// Bytes of blocks in a part; a longer block is cut.
+const PART_BYTES: usize = 128 << 10;
+/// Bytes of a block beside those that are stored.
+const BLOCK_FIELDS: usize = 64;
 
-/// A block as it is stored, in plain text.
+/// A block as it is stored, in plain text, or a part of a long one.
 pub(crate) struct StoredBlock {
     /// Row of the request.
     pub(crate) row: usize,
@@ -32,6 +34,10 @@ pub(crate) struct StoredBlock {
     pub(crate) samples: u32,
     /// Units per count, as stored.
     pub(crate) units_conversion_factor: f64,
+    /// Bytes of the whole block.
+    pub(crate) bytes: u32,
+    /// Where `red` begins in it.
+    pub(crate) offset: u32,
     /// Header, statistics and samples (format section 8.2), with nothing encrypted.
     pub(crate) red: Bytes,
 }
@@ -71,6 +77,8 @@ struct Running {
     /// The row that is being read, and its next block.
     row: usize,
     next: usize,
+    /// Of a block that is handed out in parts: its column, and the bytes that were.
+    begun: Option<(i64, usize)>,
     coverage: Option<Coverage>,
     /// Whether nothing of these columns was handed out.
     untold: bool,
@@ -115,6 +123,7 @@ impl StoredStream {
                     chunk,
                     row: 0,
                     next: 0,
+                    begun: None,
                     coverage: None,
                     untold: true,
                 }),
@@ -125,23 +134,42 @@ impl StoredStream {
         let columns = first..first + running.chunk.columns;
         while let Some(blocks) = running.chunk.rows.get(running.row) {
             while let Some(&(position, key)) = blocks.get(running.next) {
+                // Also for the rest of a block: its page is held by permits, or not at all.
                 let page = pages.page(key).await?;
-                let Some(line) = line(pages, running.row, &columns, self.on_damage) else {
-                    break;
+                let block = page.block(position.block).ok_or(Error::Stopped)?;
+                let line = line(pages, running.row, &columns, self.on_damage);
+                let line = line.ok_or(Error::Stopped)?;
+                let begun = match running.begun.take() {
+                    Some(begun) => Some(begun),
+                    None => {
+                        let told = &mut self.told;
+                        let coverage = running.coverage.get_or_insert_with(|| {
+                            line.begin(told);
+                            Coverage::default()
+                        });
+                        let column = line.take(position, &block, Some(coverage), told)?;
+                        // What begins before the read is seen from its first column on.
+                        let begins = |column: &i64| columns.contains(&((*column).max(0) as u64));
+                        column.filter(begins).map(|column| (column, 0))
+                    }
                 };
-                let told = &mut self.told;
-                let coverage = running.coverage.get_or_insert_with(|| {
-                    line.begin(told);
-                    Coverage::default()
-                });
-                if let Some(block) = page.block(position.block)
-                    && let Some(column) = line.take(position, &block, Some(coverage), told)?
-                    // What begins before the read is seen from its first column on.
-                    && columns.contains(&(column.max(0) as u64))
-                {
-                    let stored = stored(&line, position, column, &block);
-                    self.bytes += stored.as_ref().map_or(0, |it| it.red.len());
-                    self.blocks.extend(stored);
+                if let Some((column, from)) = begun {
+                    let room = PART_BYTES - self.bytes;
+                    let stored = stored(&line, position, column, &block, from, room)?;
+                    let end = from + stored.red.len();
+                    let is_cut = end < stored.bytes as usize;
+                    if is_cut && !self.blocks.is_empty() {
+                        running.begun = begun;
+                        let is_first = std::mem::take(&mut running.untold);
+                        return Ok(Some(self.part(columns, is_first, false)));
+                    }
+                    self.bytes += stored.red.len() + BLOCK_FIELDS;
+                    self.blocks.push(stored);
+                    if is_cut {
+                        running.begun = Some((column, end));
+                        let is_first = std::mem::take(&mut running.untold);
+                        return Ok(Some(self.part(columns, is_first, false)));
+                    }
                 }
                 running.next += 1;
                 if blocks
@@ -205,23 +233,34 @@ fn line<'a>(
     })
 }
 
-/// A block of a page; `None` where the recording has no such block.
+/// At most so many bytes of a block of a page, from some byte on.
+///
+/// # Errors
+/// [`Error::Stopped`] where the recording has no such block.
 fn stored(
     line: &Line<'_>,
     position: BlockPosition,
     first_column: i64,
     block: &PageBlockView<'_>,
-) -> Option<StoredBlock> {
-    let segment = line.channel.segments.get(position.segment as usize)?;
-    let entry = segment.index.get(position.block as usize)?;
-    let bytes: &[u8] = bytemuck::cast_slice(block.words);
-    Some(StoredBlock {
+    from: usize,
+    most: usize,
+) -> Result<StoredBlock, Error> {
+    let segment = line.channel.segments.get(position.segment as usize);
+    let segment = segment.ok_or(Error::Stopped)?;
+    let entry = segment.index.get(position.block as usize);
+    let bytes = entry.ok_or(Error::Stopped)?.bytes;
+    let words: &[u8] = bytemuck::cast_slice(block.words);
+    let end = from.saturating_add(most).min(bytes as usize);
+    let red = words.get(from..end).ok_or(Error::Stopped)?;
+    Ok(StoredBlock {
         row: line.row,
         first_column,
         position,
         start_uutc: block.start_uutc,
         samples: block.samples,
         units_conversion_factor: segment.acquisition.units_conversion_factor,
-        red: Bytes::copy_from_slice(bytes.get(..entry.bytes as usize)?),
+        bytes,
+        offset: from as u32,
+        red: Bytes::copy_from_slice(red),
     })
 }

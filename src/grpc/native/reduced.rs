@@ -15,7 +15,7 @@ use crate::grpc::proto::native::{DamageInfo, ReadReducedRequest, ReadReducedResp
 use crate::grpc::samples::sample_bytes;
 
 /// Bytes of points in a message.
-const MESSAGE_BYTES: usize = 256 << 10;
+const MESSAGE_BYTES: usize = 128 << 10;
 /// Findings of a message; what is beyond goes into messages of its own.
 const MOST_DAMAGE: usize = 512;
 

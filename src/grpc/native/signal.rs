@@ -31,7 +31,7 @@ use crate::worker::page::{Form, PagedRecording};
 pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Bytes of samples in a message.
-const MESSAGE_BYTES: usize = 256 << 10;
+const MESSAGE_BYTES: usize = 128 << 10;
 /// Rows of one group: a column of them has room in a message.
 const MOST_ROWS: usize = 16_384;
 

@@ -3,14 +3,12 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Request, Response, StatusCode, Version};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tonic::codegen::Service as _;
@@ -21,9 +19,11 @@ use tonic::{Code, Status};
 use tracing::Instrument;
 
 use super::connection::Connection;
-use super::reply::{Reply, ReplyBody, Room, Task, past_deadline, timeout};
+use super::panics::{Guarded, caught};
+use super::reply::{Reply, ReplyBody, Room, past_deadline, timeout};
 use super::statistics::count;
-use super::web::{Web, is_grpc_web, is_of_browser};
+use super::tasks::{CallBody, CallTasks, task};
+use super::web::{Form, Web, form_of, is_of_browser};
 use super::wire::Peer;
 use crate::grpc::access::tokens::{Token, TokenPlace};
 use crate::grpc::metrics::Call;
@@ -34,53 +34,8 @@ use crate::trace::{self, Trace};
 /// How long a client that was refused should wait, in milliseconds.
 const PUSHBACK_MS: &str = "1000";
 
-tokio::task_local! {
-    /// The task that a call runs in.
-    static TASK: Task;
-}
-
 /// Calls that have to be answered whatever else there is to do.
 const URGENT: &str = "/grpc.health.v1.Health/";
-
-/// Runs each call of a connection in a task of its own, which can be ended.
-///
-/// Samples are placed and packed in these tasks, for milliseconds at a time. They have
-/// threads of their own: a question after the server's health, and what connections
-/// have to say, would have to wait until hundreds of them had their turn.
-#[derive(Clone)]
-pub(super) struct CallTasks {
-    /// Where calls run, but for those that are urgent.
-    threads: Handle,
-    /// Whether the next call to run is urgent. HTTP/2 has each call run right after it
-    /// was taken; if it did not, calls would run where others do, and be answered.
-    is_urgent: Arc<AtomicBool>,
-}
-
-impl CallTasks {
-    pub(super) fn new(threads: Handle) -> Self {
-        Self {
-            threads,
-            is_urgent: Arc::default(),
-        }
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for CallTasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, call: F) {
-        let task = Task::default();
-        let call = trace::in_task(TASK.scope(Arc::clone(&task), call));
-        let running = match self.is_urgent.swap(false, Ordering::Relaxed) {
-            true => tokio::spawn(call),
-            false => self.threads.spawn(call),
-        };
-        // It was empty, so that this cannot fail.
-        let _ = task.set(running.abort_handle());
-    }
-}
 
 /// The calls of one connection.
 #[derive(Clone)]
@@ -94,15 +49,24 @@ pub(super) struct Calls {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
-    type Response = Response<ReplyBody>;
+    type Response = Response<CallBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let calls = self.clone();
-        let is_urgent = request.uri().path().starts_with(URGENT);
-        self.tasks.is_urgent.store(is_urgent, Ordering::Relaxed);
-        Box::pin(async move { Ok(calls.reply(request).await) })
+        let tasks = self.tasks.clone();
+        tasks.note(request.uri().path().starts_with(URGENT));
+        Box::pin(async move {
+            if request.version() >= Version::HTTP_2 {
+                return Ok(calls.reply(request).await.map(CallBody::Own));
+            }
+            calls.connection.note_http_1();
+            let relayed = tasks.relay(calls.reply(request)).await;
+            // The task was ended, and so is the connection.
+            let ended = || Status::unavailable("the call was ended").into_http();
+            Ok(relayed.unwrap_or_else(|| ended().map(CallBody::Own)))
+        })
     }
 }
 
@@ -121,9 +85,6 @@ type Lost = Box<dyn std::error::Error + Send + Sync>;
 impl Calls {
     /// Answers a request in the way of gRPC, or in that of gRPC-Web.
     async fn reply(self, request: Request<Incoming>) -> Response<ReplyBody> {
-        if request.version() < Version::HTTP_2 {
-            self.connection.note_http_1();
-        }
         let web = self.web.clone();
         if let Some(web) = web.filter(|_| is_of_browser(&request)) {
             let request = request.map(tonic::body::Body::new);
@@ -134,9 +95,16 @@ impl Calls {
                 None => response.map(|_| ReplyBody::default()),
             };
         }
-        if is_grpc_web(request.headers()) {
-            let text = "server.web_origins: this server does not answer pages in browsers";
-            let mut response = self.refusal(&request, &Status::unimplemented(text));
+        let refused = match form_of(request.headers()) {
+            Some(Form::Grpc) => None,
+            Some(Form::Web(_)) => {
+                Some("server.web_origins: this server does not answer pages in browsers")
+            }
+            None => Some("content-type: this is no call of gRPC"),
+        };
+        if let Some(text) = refused {
+            let refusal = || Status::unimplemented(text);
+            let mut response = self.refusal(&request, refusal);
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response.map(|_| ReplyBody::default());
         }
@@ -152,19 +120,21 @@ impl Calls {
         response.map(|it| body(it).of(call))
     }
 
-    /// Refuses a request for whom it is of, or how it came, and counts it.
+    /// Refuses a request for whom it is of, or how it came. It is counted and has a name.
     pub(super) fn refusal<B>(
         &self,
         request: &Request<B>,
-        refusal: &Status,
+        refusal: impl FnOnce() -> Status,
     ) -> Response<tonic::body::Body> {
-        let shared = &self.connection.shared;
-        shared.note_stranger(self.connection.peer, refusal);
         let trace = trace_of(request.headers());
+        trace::begin(&trace);
+        let refusal = refusal();
+        let shared = &self.connection.shared;
+        shared.note_stranger(self.connection.peer, &refusal);
         let metrics = &shared.calls;
         let mut call = metrics.begin(request.uri().path(), request.headers(), &trace);
         call.note_code(refusal.code());
-        refusal.clone().into_http()
+        named(refusal.into_http(), &trace)
     }
 
     /// The answer to a call, which is counted and has a name.
@@ -178,10 +148,10 @@ impl Calls {
         let metrics = self.connection.shared.calls.clone();
         let mut call = metrics.begin(request.uri().path(), request.headers(), &trace);
         let answer = self.call(request, trace.clone());
-        let (mut response, reply) = answer.instrument(trace.span().clone()).await;
-        if let Some(name) = header_of(&trace) {
-            response.headers_mut().insert(REQUEST_ID, name);
-        }
+        let answer = caught(answer).instrument(trace.span().clone());
+        let answer = answer.await;
+        let (response, reply) = answer.unwrap_or_else(|defect| (defect.into_http(), None));
+        let response = named(response, &trace);
         call.note_headers(response.headers());
         Answer {
             response,
@@ -220,7 +190,7 @@ impl Calls {
         let header = request.headers().get("grpc-timeout");
         let given = header.and_then(|header| timeout(header.to_str().ok()?));
         let deadline = given.and_then(|given| Instant::now().checked_add(given));
-        let task = TASK.try_with(Task::clone).unwrap_or_default();
+        let task = task();
         let (token, token_place) = token.unzip();
         let reply = Reply::begin(connection, trace, task, deadline, (place, token_place));
 
@@ -245,13 +215,24 @@ impl Calls {
             Some(deadline) => timeout_at(deadline, answer).await,
         };
         match answered {
-            Ok(Ok(response)) => (response, Some(reply)),
+            Ok(Ok(response)) => {
+                let guarded = response.map(|body| tonic::body::Body::new(Guarded::new(body)));
+                (guarded, Some(reply))
+            }
             Err(_) => {
                 count(&shared.counts().streams_past_deadline);
                 (past_deadline().into_http(), None)
             }
         }
     }
+}
+
+/// The response with the name of its request.
+fn named<B>(mut response: Response<B>, trace: &Trace) -> Response<B> {
+    if let Some(name) = header_of(trace) {
+        response.headers_mut().insert(REQUEST_ID, name);
+    }
+    response
 }
 
 impl Connection {

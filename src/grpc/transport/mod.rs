@@ -10,9 +10,11 @@ mod connection;
 mod limits;
 mod listeners;
 mod log;
+mod panics;
 mod reply;
 mod shared;
 mod statistics;
+mod tasks;
 mod web;
 mod wire;
 
@@ -40,9 +42,10 @@ pub(super) use reply::{Room, timeout as given_time};
 pub use statistics::{ConnectionCounters, ConnectionStatistics};
 pub(super) use web::Web;
 
-use self::calls::{CallTasks, Calls};
+use self::calls::Calls;
 use self::connection::{Connection, Cut};
 use self::shared::Shared;
+use self::tasks::CallTasks;
 use self::wire::{Layer, Peer, Socket, Stream, Wire};
 use super::access::tls::Tls;
 use super::access::tokens::Tokens;
@@ -251,7 +254,9 @@ impl Server {
             .with_time(limits.keepalive_interval)
             .with_interval((limits.keepalive / PROBES).max(Duration::from_secs(1)))
             .with_retries(PROBES);
-        socket.set_tcp_keepalive(&keepalive)
+        socket.set_tcp_keepalive(&keepalive)?;
+        // Nor are there probes while something is under way to it.
+        socket.set_tcp_user_timeout(Some(limits.keepalive_interval + limits.keepalive))
     }
 }
 

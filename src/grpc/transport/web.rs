@@ -13,9 +13,9 @@ use hyper::body::{Frame, SizeHint};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::time::{Sleep, sleep_until};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tonic::{Code, Status};
 use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_layer::Layer;
@@ -24,14 +24,20 @@ use super::calls::{Answer, Calls};
 use super::reply::{Reply, past_deadline};
 use crate::config::WebOrigin;
 use crate::grpc::metrics::Call;
+use crate::grpc::native::status::Refusal;
 use crate::grpc::request_id::REQUEST_ID;
 
-/// What every form of gRPC-Web is called begins so.
-const CONTENT_TYPES: &[u8] = b"application/grpc-web";
+/// What the forms of gRPC-Web are called.
+const WEB_FORMS: [&str; 4] = [
+    "application/grpc-web",
+    "application/grpc-web+proto",
+    "application/grpc-web-text",
+    "application/grpc-web-text+proto",
+];
 /// How long a browser need not ask again what a page may send.
 const VALID: Duration = Duration::from_secs(2 * 3600);
 /// What pages may send: what gRPC-Web needs, and the metadata that the services read.
-const SENT: [HeaderName; 11] = [
+const SENT: [HeaderName; 13] = [
     CONTENT_TYPE,
     AUTHORIZATION,
     USER_AGENT,
@@ -40,6 +46,9 @@ const SENT: [HeaderName; 11] = [
     HeaderName::from_static("grpc-timeout"),
     HeaderName::from_static(REQUEST_ID),
     HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    // By which a proxy may choose the server.
+    HeaderName::from_static("x-mef3-recording"),
     HeaderName::from_static("x-mef3io-client-id"),
     HeaderName::from_static("x-mef3-password"),
     HeaderName::from_static("x-mef3-password-bin"),
@@ -83,15 +92,29 @@ impl Web {
 
     /// Answers a request of a browser, or one over HTTP/1.1: other than gRPC-Web, that is
     /// refused.
-    pub(super) async fn answer(&self, calls: Calls, request: Request<Body>) -> Response<Body> {
+    pub(super) async fn answer(&self, calls: Calls, mut request: Request<Body>) -> Response<Body> {
         let origin = request.headers().get(ORIGIN);
         if let Some(origin) = origin.filter(|origin| !self.origins.contains(origin)) {
             let origin = String::from_utf8_lossy(origin.as_bytes());
             let text = format!("server.web_origins: pages of {origin:?} may not call");
-            let refusal = Status::permission_denied(text);
-            let mut response = calls.refusal(&request, &refusal);
+            let refusal = Refusal::new(Code::PermissionDenied, "NOT_PERMITTED", text);
+            let mut response = calls.refusal(&request, || refusal.into());
             *response.status_mut() = StatusCode::FORBIDDEN;
             return response;
+        }
+        match form_of(request.headers()) {
+            // Without what may be said of the form beside its name.
+            Some(Form::Web(form)) => {
+                let form = HeaderValue::from_static(form);
+                request.headers_mut().insert(CONTENT_TYPE, form);
+            }
+            _ if request.method() == Method::OPTIONS => {}
+            _ => {
+                let text = "content-type: this is no call of gRPC-Web";
+                let mut response = calls.refusal(&request, || Status::unimplemented(text));
+                *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                return response;
+            }
         }
         let calls = GrpcWebLayer::new().layer(WebCalls(calls));
         let Ok(response) = self.cors.layer(calls).call(request).await;
@@ -103,13 +126,25 @@ impl Web {
 pub(super) fn is_of_browser<B>(request: &Request<B>) -> bool {
     request.version() < Version::HTTP_2
         || request.method() == Method::OPTIONS
-        || is_grpc_web(request.headers())
+        || request.headers().contains_key(ORIGIN)
+        || matches!(form_of(request.headers()), Some(Form::Web(_)))
 }
 
-/// Whether a request is gRPC-Web by what it says of itself.
-pub(super) fn is_grpc_web(headers: &HeaderMap) -> bool {
-    let form = headers.get(CONTENT_TYPE);
-    form.is_some_and(|form| form.as_bytes().starts_with(CONTENT_TYPES))
+/// What a call says that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Grpc,
+    /// One of the forms of gRPC-Web, by its name.
+    Web(&'static str),
+}
+
+/// The form of a call; `None` where it is none.
+pub(super) fn form_of(headers: &HeaderMap) -> Option<Form> {
+    let form = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let form = form.split(';').next()?.trim().to_ascii_lowercase();
+    let web = WEB_FORMS.into_iter().find(|it| **it == form);
+    let is_grpc = form == "application/grpc" || form.starts_with("application/grpc+");
+    web.map(Form::Web).or(is_grpc.then_some(Form::Grpc))
 }
 
 /// Calls whose replies have all they consist of in their bodies.
@@ -248,6 +283,30 @@ mod tests {
                 .unwrap();
             assert_eq!(is_of_browser(&request), expected, "{request:?}");
         }
+        let request = Request::builder().version(Version::HTTP_2);
+        let request = request.header(ORIGIN, "https://elsewhere.example");
+        assert!(is_of_browser(&request.body(()).unwrap()));
+    }
+
+    #[test]
+    fn forms_are_known_by_their_names() {
+        for (name, expected) in [
+            ("application/grpc", Some(Form::Grpc)),
+            ("application/grpc+proto", Some(Form::Grpc)),
+            (
+                "Application/gRPC-Web; charset=utf-8",
+                Some(Form::Web(WEB_FORMS[0])),
+            ),
+            ("application/grpc-web-text;x", Some(Form::Web(WEB_FORMS[2]))),
+            ("application/grpc-webs", None),
+            ("application/json", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(name));
+            assert_eq!(form_of(&headers), expected, "{name}");
+        }
+        assert_eq!(form_of(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -10,19 +10,13 @@ use super::Replies;
 use super::source::{Part, Source};
 use crate::grpc::native::cursor::Place;
 use crate::grpc::native::status::status;
-use crate::grpc::proto::native::{
-    Compression, ReadSignalResponse, RedBlock, SignalChunk, SignalHeader,
-};
+use crate::grpc::proto::native::{Compression, ReadSignalResponse, SignalChunk, SignalHeader};
 use crate::mef::Grid;
 
 /// Entries of the lists of a message, each of at most 40 bytes, and of those of damage,
 /// which have texts. What is beyond goes into messages of its own.
 const MOST_ENTRIES: usize = 16_384;
 const MOST_DAMAGE: usize = 512;
-/// Bytes of blocks in a message. A longer block is cut.
-const MOST_BLOCK_BYTES: usize = 512 << 10;
-/// Bytes of a block beside those that are stored.
-const BLOCK_FIELDS: usize = 64;
 
 /// A group that is being read.
 pub(super) struct Running {
@@ -126,7 +120,6 @@ impl Messages {
             true => part.columns.end - part.columns.start,
             false => 0,
         };
-        let mut blocks = part.blocks.into();
         loop {
             let chunk = SignalChunk {
                 group,
@@ -137,7 +130,7 @@ impl Messages {
                 missing: take(&mut part.missing, MOST_ENTRIES),
                 scales: take(&mut part.scales, MOST_ENTRIES),
                 damage: take(&mut part.damage, MOST_DAMAGE),
-                blocks: take_blocks(&mut blocks),
+                blocks: std::mem::take(&mut part.blocks),
             };
             chunks.push(ReadSignalResponse {
                 header: None,
@@ -145,7 +138,7 @@ impl Messages {
                 cursor: Bytes::new(),
             });
             let lists = [part.missing.len(), part.scales.len(), part.damage.len()];
-            if blocks.is_empty() && lists == [0; 3] {
+            if lists == [0; 3] {
                 break;
             }
         }
@@ -162,71 +155,4 @@ impl Messages {
 /// The first of some entries.
 fn take<E>(entries: &mut VecDeque<E>, most: usize) -> Vec<E> {
     entries.drain(..entries.len().min(most)).collect()
-}
-
-/// Blocks for one message; the last may be cut.
-fn take_blocks(blocks: &mut VecDeque<RedBlock>) -> Vec<RedBlock> {
-    let mut room = MOST_BLOCK_BYTES;
-    let mut taken = Vec::new();
-    while let Some(block) = blocks.front_mut() {
-        let bytes = block.red.len() + BLOCK_FIELDS;
-        if bytes > room && !taken.is_empty() {
-            break;
-        }
-        if bytes <= room {
-            room -= bytes;
-            taken.extend(blocks.pop_front());
-            continue;
-        }
-        let red = block.red.split_to(room);
-        let part = RedBlock {
-            red,
-            ..block.clone()
-        };
-        block.offset += room as u32;
-        taken.push(part);
-        break;
-    }
-    taken
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_fill_messages_and_long_ones_are_cut() {
-        let block = |row, bytes: usize| RedBlock {
-            row,
-            bytes: bytes as u32,
-            red: vec![row as u8; bytes].into(),
-            ..RedBlock::default()
-        };
-        let mut blocks = VecDeque::from([
-            block(1, 300 << 10),
-            block(2, 300 << 10),
-            block(3, 1200 << 10),
-            block(4, 0),
-        ]);
-        let mut messages = Vec::new();
-        while !blocks.is_empty() {
-            messages.push(take_blocks(&mut blocks));
-        }
-        let sizes = |message: &Vec<RedBlock>| -> Vec<(u32, u32, usize)> {
-            let sizes = message.iter().map(|it| (it.row, it.offset, it.red.len()));
-            sizes.collect()
-        };
-        let sizes: Vec<_> = messages.iter().map(sizes).collect();
-        let most = MOST_BLOCK_BYTES;
-        assert_eq!(
-            sizes,
-            [
-                vec![(1, 0, 300 << 10)],
-                vec![(2, 0, 300 << 10)],
-                vec![(3, 0, most)],
-                vec![(3, most as u32, most)],
-                vec![(3, 2 * most as u32, (1200 << 10) - 2 * most), (4, 0, 0)],
-            ]
-        );
-    }
 }

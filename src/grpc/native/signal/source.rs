@@ -116,8 +116,8 @@ fn red_block(block: StoredBlock) -> RedBlock {
         start_uutc: block.start_uutc,
         units_per_count: usable(block.units_conversion_factor),
         order: u64::from(block.position.segment) << 32 | u64::from(block.position.block),
-        bytes: block.red.len() as u32,
-        offset: 0,
+        bytes: block.bytes,
+        offset: block.offset,
         red: block.red,
     }
 }
