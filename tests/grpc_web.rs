@@ -192,6 +192,7 @@ fn errors_have_their_status_where_pages_see_it() {
         assert!(reply.messages.is_empty());
         assert!(reply.headers.contains_key("grpc-message"));
         assert!(reply.headers.contains_key("grpc-status-details-bin"));
+        assert!(reply.headers.contains_key("x-request-id"));
     }
     spoil(&session.path);
     for form in FORMS {
@@ -204,6 +205,12 @@ fn errors_have_their_status_where_pages_see_it() {
         let details = details.get_bin("grpc-status-details-bin").unwrap();
         let packed = pb::Status::decode(details.to_bytes().unwrap()).unwrap();
         assert_eq!(packed.code, Code::DataLoss as i32);
+        // Also of what was read long after the call began.
+        let mut kinds = packed.details.iter().map(|detail| &detail.type_url);
+        assert!(
+            kinds.any(|kind| kind.ends_with("RequestInfo")),
+            "{packed:?}"
+        );
     }
 }
 

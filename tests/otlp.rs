@@ -1,8 +1,6 @@
 //! Spans of requests reach a collector, hang together, and tell of nobody.
 //!
-//! `cargo test --features otlp --test otlp`
-
-#![cfg(feature = "otlp")]
+//! `cargo test --test otlp`
 
 mod common;
 
