@@ -161,7 +161,8 @@ impl Signal {
                 Source::Float32(self.windows(engine, reader, plan, columns)?)
             }
             SampleForm::RedBlocks => {
-                Source::RedBlocks(engine.stream_stored(plan, reader, columns, self.on_damage)?)
+                let blocks = engine.stream_stored(plan, reader, columns, self.on_damage)?;
+                Source::RedBlocks(Box::new(blocks))
             }
         };
         Ok(Running::new(source, group.grid, done))

@@ -25,7 +25,7 @@ pub(super) enum Source {
     Counts(WindowStream<i32>),
     Float32(WindowStream<f32>),
     Float64(WindowStream<f64>),
-    RedBlocks(StoredStream),
+    RedBlocks(Box<StoredStream>),
 }
 
 /// A range of columns, or a part of what there is of one.
