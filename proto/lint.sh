@@ -9,6 +9,10 @@ x86_64)
     machine=x64
     sha512=606189031d25a4c084eda3168cd38971fa04686fdefa26079d30b8499d0fe5e4b821f7ccaf203d678fdb6f59b5c0d5c0109f004c530464e024ff9c7d544e3b8a
     ;;
+aarch64)
+    machine=aarch64
+    sha512=797f97ca8933243aac348168f1bd4edc306f6e792c3a8ccf257e1056c367eb526a494b56b29c9335e62ac20f254436a770c2fe6c3a9910314f0018c0b1509019
+    ;;
 *)
     echo "$0: no buf for $(uname -m): the protocol is not checked" >&2
     exit 1

@@ -49,8 +49,9 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    /// Takes the sockets, if any were passed. No other thread may run yet: the variables
-    /// that tell of them are removed, so that no child takes them for its own.
+    /// Takes the sockets, if any were passed. No other thread may run yet: `LISTEN_PID` and
+    /// `LISTEN_FDS` are removed, so that no child takes them for its own. `LISTEN_FDNAMES`
+    /// stays, which without them means nothing; workers are started without it.
     pub(super) fn take() -> Result<Self, SocketsError> {
         let own = process::id().to_string();
         // Without this, or with another one's, they are not for this process.

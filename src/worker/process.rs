@@ -154,6 +154,8 @@ impl WorkerProcess {
             .env_remove("RUST_BACKTRACE")
             // Workers are told passwords with the work that needs them.
             .env_remove("MEF3_PASSWORD")
+            // Names of sockets that a service manager passed to the server.
+            .env_remove("LISTEN_FDNAMES")
             .spawn(arguments, worker_main);
         if handle.pid().is_none() {
             let error = handle.join().err().map(|error| error.to_string());

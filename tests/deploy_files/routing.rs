@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use mef3_server::config::Config;
 use serde_json::{Value, json};
 
-use super::files::{all_under, document, documents, instructions, object, string, text};
-use super::{CONTAINERFILE, PROMETHEUS, composed, pod, variables};
+use super::files::{all_under, document, instructions, object, string, text};
+use super::{CONTAINERFILE, PROMETHEUS, composed, envoy, pod, variables};
 
 fn port_of(variables: &BTreeMap<String, String>, name: &str) -> u64 {
     let address: SocketAddr = variables[name].parse().unwrap();
@@ -54,8 +54,7 @@ fn ports_are_those_that_the_server_listens_on() {
     let policy = object("NetworkPolicy", "mef3-server");
     assert_eq!(all_under(&policy, "port"), [&json!(grpc), &json!(admin)]);
 
-    let envoy = object("ConfigMap", "mef3-envoy")["data"]["envoy.yaml"].clone();
-    let envoy = &documents(string(&envoy))[0];
+    let envoy = &envoy();
     let cluster = &envoy["static_resources"]["clusters"][0];
     let endpoints = all_under(cluster, "socket_address");
     let upstream = json!({"address": "mef3-server", "port_value": grpc});
@@ -70,8 +69,7 @@ fn ports_are_those_that_the_server_listens_on() {
 
 #[test]
 fn calls_for_one_recording_go_to_one_server() {
-    let envoy = object("ConfigMap", "mef3-envoy")["data"]["envoy.yaml"].clone();
-    let envoy = &documents(string(&envoy))[0];
+    let envoy = &envoy();
     assert_eq!(all_under(envoy, "lb_policy"), [&json!("RING_HASH")]);
     let route = all_under(envoy, "route")[0];
     let header = &route["hash_policy"][0]["header"]["header_name"];
@@ -101,8 +99,10 @@ fn selectors_find_what_they_are_for() {
     let policy = object("NetworkPolicy", "mef3-server");
     assert_eq!(&policy["spec"]["podSelector"]["matchLabels"], labels);
     let from = &policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
-    let envoy = object("Deployment", "mef3-envoy");
-    assert_eq!(from, &envoy["spec"]["selector"]["matchLabels"]);
+    let envoy = &object("Deployment", "mef3-envoy")["spec"]["selector"]["matchLabels"];
+    assert_eq!(from, envoy);
+    let budget = object("PodDisruptionBudget", "mef3-envoy");
+    assert_eq!(&budget["spec"]["selector"]["matchLabels"], envoy);
     let spread = &pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"];
     assert_eq!(spread, labels);
 }
