@@ -115,6 +115,13 @@ fn stubs_of_the_native_service() {
     let mut arguments = vec![address.clone(), "-".into()];
     arguments.extend(SESSIONS.map(|name| corpus.join(format!("{name}.mefd"))));
     run_python("client_native.py", arguments);
+    let hostile = ["block_payload_flip", "bases/base_two"];
+    let hostile = hostile.map(|name| corpus.join(format!("hostile/{name}.mefd")));
+    let [damaged, whole] = hostile;
+    run_python(
+        "client_native.py",
+        [address.clone(), "-".into(), damaged, whole],
+    );
     for level in ["password_level_1", "password_level_2"] {
         let session = corpus::Session::load(&corpus, "encrypted_mef3io");
         let password = session.facts[level].as_str().unwrap();

@@ -3,7 +3,8 @@
 Usage: client_native.py ADDRESS PASSWORD SESSION...
 
 Every SESSION is a session folder; PASSWORD opens those that are protected, and is "-"
-where none is. Samples are compared with what mef3io reads.
+where none is. Samples are compared with what mef3io reads. Of two hostile ones, the first
+is the second after damage.
 """
 
 import random
@@ -50,11 +51,31 @@ IN_COUNTS = (pb2.SAMPLE_FORM_COUNTS, pb2.SAMPLE_FORM_RED_BLOCKS)
 MOST_RED_SAMPLES = 100_000
 
 
-def read(stub, metadata, form, **request):
-    """Rows of a reply, those cells of each that are there, and their scale."""
-    reply = stub.ReadSignal(pb2.ReadSignalRequest(form=form, **request), metadata=metadata)
+def messages(stub, metadata, chance, request):
+    """The messages of a reply, which is cut now and then and goes on by its cursor."""
+    while True:
+        call = stub.ReadSignal(request, metadata=metadata)
+        for message in call:
+            if message.HasField("header") and request.cursor:
+                continue
+            yield message
+            # Without one, more comes of the same columns.
+            if message.cursor and chance.random() < 0.2:
+                request.cursor = message.cursor
+                call.cancel()
+                break
+        else:
+            return
+
+
+def read(stub, metadata, chance, form, **request):
+    """Rows of a reply, those cells of each that are there, their scale; and samples that
+    are lost."""
+    request = pb2.ReadSignalRequest(form=form, on_damage=pb2.ON_DAMAGE_MASK, **request)
+    reply = messages(stub, metadata, chance, request)
     header = next(reply).header
     rows, there, scale, blocks = {}, {}, {}, {}
+    lost = 0
     for group in header.groups:
         for row in group.rows:
             rows[row] = np.zeros(group.columns, TYPES[form])
@@ -64,6 +85,7 @@ def read(stub, metadata, form, **request):
         chunk = message.chunk
         group = header.groups[chunk.group]
         first = chunk.first_column
+        lost += sum(damage.samples for damage in chunk.damage)
         if form != pb2.SAMPLE_FORM_RED_BLOCKS:
             samples = np.frombuffer(chunk.samples, TYPES[form])
             samples = samples.reshape(len(group.rows), chunk.columns)
@@ -82,7 +104,7 @@ def read(stub, metadata, form, **request):
         place(rows[row], scale[row], parts)
     count = len(rows)
     return [rows[k] for k in range(count)], [there[k] for k in range(count)], [
-        scale[k] for k in range(count)]
+        scale[k] for k in range(count)], lost
 
 
 def place(row, scale, parts):
@@ -115,8 +137,9 @@ def check(stub, metadata, path, password):
                 samples = len(names) * max(rates) * (window[1] - window[0]) / SECOND
                 if form == pb2.SAMPLE_FORM_RED_BLOCKS and samples > MOST_RED_SAMPLES:
                     continue
-                found = read(stub, metadata, form, recording=path, channels=names, time=span)
-                for name, row, there, scale in zip(names, *found):
+                found = read(stub, metadata, chance, form, recording=path, channels=names, time=span)
+                same(found[3], 0, f"{path}, lost samples")
+                for name, row, there, scale in zip(names, *found[:3]):
                     what = f"{path}, {name} in {window}, form {form}"
                     expected = reader.read(name, *window)
                     same_array(there.astype(float), (~np.isnan(expected)).astype(float), what)
@@ -127,11 +150,34 @@ def check(stub, metadata, path, password):
                                if form not in IN_COUNTS else expected, what)
 
 
+def check_damaged(stub, path, whole):
+    """What can be read of a damaged session is what the whole one has."""
+    chance = random.Random(path)
+    info = stub.GetRecording(pb2.GetRecordingRequest(recording=path))
+    with mef3io.Reader(whole) as reader:
+        for form in TYPES:
+            *found, lost = read(stub, None, chance, form, recording=path, time=info.span)
+            missing = 0
+            for channel, row, there, scale in zip(info.channels, *found):
+                expected = reader.read(channel.name, info.span.start_uutc, info.span.end_uutc)
+                same(len(row), len(expected), f"{path}, columns")
+                missing += int(np.sum(~there))
+                if form in IN_COUNTS:
+                    row = row.astype(np.float64) * scale
+                else:
+                    expected = expected.astype(TYPES[form]).astype(np.float64)
+                same_array(row.astype(np.float64)[there], expected[there], f"{path}, form {form}")
+            same(lost > 0 and missing, lost, f"{path}, missing samples")
+
+
 def main():
     address, password, paths = sys.argv[1], sys.argv[2], sys.argv[3:]
     channel = grpc.insecure_channel(address)
     stub = pb2_grpc.RecordingServiceStub(channel)
     metadata = None if password == "-" else (("x-mef3-password", password),)
+    if "hostile" in paths[0]:
+        check_damaged(stub, *paths)
+        return
     for path in paths:
         check(stub, metadata, path, None if password == "-" else password)
     try:
