@@ -1,6 +1,7 @@
 //! `health`: asks a server whether it serves, for who has no other client at hand, such
 //! as a container.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::client::{chain, summary};
 use super::failure::Failure;
 
 /// Asks a server whether it serves (grpc.health.v1), without encryption.
@@ -70,23 +72,17 @@ impl FromStr for Place {
 pub(super) enum HealthError {
     #[error("{0}")]
     Address(tonic::transport::Error),
-    #[error("no connection: {}", reason(.0))]
+    #[error("no connection: {}", chain(.0))]
     Connect(tonic::transport::Error),
-    #[error("{}: {}", .0.code(), .0.message())]
+    #[error("{}", summary(.0))]
     Status(Box<tonic::Status>),
+    /// Nothing of the server's was understood.
+    #[error("{}; does it encrypt? then ask it at its Unix domain socket", summary(.0))]
+    Garbled(Box<tonic::Status>),
     #[error("it is {0}")]
     Not(&'static str),
     #[error("no answer within {0:?}")]
     Silent(Duration),
-}
-
-/// The first cause, which says more than what it led to.
-fn reason(error: &tonic::transport::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 /// Asks once.
@@ -116,7 +112,11 @@ async fn ask(arguments: &Arguments) -> Result<(), HealthError> {
         service: arguments.service.clone(),
     };
     let answer = HealthClient::new(channel).check(request).await;
-    let answer = answer.map_err(|status| HealthError::Status(status.into()))?;
+    let answer = answer.map_err(|status| match (status.source(), &arguments.address) {
+        // What the server says has no error of ours behind it.
+        (Some(_), Place::Port(_)) => HealthError::Garbled(status.into()),
+        _ => HealthError::Status(status.into()),
+    })?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
         other => Err(HealthError::Not(other.as_str_name())),

@@ -1,7 +1,7 @@
 //! Where a command writes to: standard output, or a file that appears whole.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,21 @@ impl Output {
                 file: path.into(),
                 source,
             })
+    }
+
+    /// Whether it is drawn on a screen.
+    pub(super) fn is_terminal(&self) -> bool {
+        match self.writer.get_ref() {
+            Target::Stdout(stdout) => stdout.is_terminal(),
+            Target::Special { file, .. } => file.is_terminal(),
+            Target::Pending { .. } => false,
+        }
+    }
+
+    /// Whether something is there before it is finished that has to be removed where it
+    /// never is.
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self.writer.get_ref(), Target::Pending { .. })
     }
 
     fn to(target: Target) -> Self {

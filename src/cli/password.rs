@@ -2,7 +2,7 @@
 //! anybody on the machine could read.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,8 +13,8 @@ use super::failure::Failure;
 
 /// The environment variable that a password may come in.
 pub(super) const VARIABLE: &str = "MEF3_PASSWORD";
-/// Most bytes of a password file: a password has sixteen characters that count.
-const MOST_BYTES: u64 = 1024;
+/// Longest password that is taken: one has sixteen characters that count.
+pub(super) const MOST_PASSWORD_BYTES: usize = 1024;
 
 /// The password of a protected session.
 #[derive(Debug, Args)]
@@ -39,42 +39,64 @@ impl PasswordArguments {
 
     /// The password as it was typed, if there is one.
     pub(super) fn text(&self) -> Result<Option<Zeroizing<String>>, Failure> {
-        secret("password", self.password_file.as_deref(), VARIABLE)
+        secret(
+            "password",
+            self.password_file.as_deref(),
+            VARIABLE,
+            MOST_PASSWORD_BYTES,
+        )
     }
 }
 
 /// The first line of a file, or else what an environment variable holds: a password or
-/// a token, as `what` says.
+/// a token, as `what` says, of so many bytes at most.
 pub(super) fn secret(
     what: &'static str,
     file: Option<&Path>,
     variable: &str,
+    most_bytes: usize,
 ) -> Result<Option<Zeroizing<String>>, Failure> {
-    let Some(path) = file else {
-        return match std::env::var(variable).map(Zeroizing::new) {
-            Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::Secret {
-                what,
-                origin: variable.into(),
-                reason: "is not valid UTF-8".into(),
-            }),
-        };
-    };
+    let origin = file.map_or_else(|| variable.into(), |path| path.display().to_string());
     let failure = |reason: String| Failure::Secret {
         what,
-        origin: path.display().to_string(),
+        origin: origin.clone(),
         reason,
     };
-    // All at once, so that no copy stays behind in a buffer that grew.
-    let mut text = Zeroizing::new(String::with_capacity(MOST_BYTES as usize));
-    File::open(path)
-        .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text))
-        .map_err(|error| failure(error.to_string()))?;
-    let line = text.lines().next().unwrap_or_default().len();
-    text.truncate(line);
-    if Password::new(&text).is_none() {
+    let text = match file {
+        Some(path) => first_line(path, most_bytes).map_err(|error| failure(error.to_string()))?,
+        None => match std::env::var(variable) {
+            Ok(text) => Zeroizing::new(text.into_bytes()),
+            Err(std::env::VarError::NotPresent) => return Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                return Err(failure("is not valid UTF-8".into()));
+            }
+        },
+    };
+    if text.is_empty() && file.is_none() {
+        return Ok(None);
+    }
+    if text.len() > most_bytes {
+        return Err(failure(format!("is longer than {most_bytes} bytes")));
+    }
+    let text = std::str::from_utf8(&text);
+    let text = text.map_err(|_| failure("is not valid UTF-8".into()))?;
+    if file.is_some() && Password::new(text).is_none() {
         return Err(failure(format!("holds no {what}")));
     }
-    Ok(Some(text))
+    Ok(Some(Zeroizing::new(text.into())))
+}
+
+/// The first line of a file; of a line that is longer than `most_bytes`, some more.
+fn first_line(path: &Path, most_bytes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    // A line may end in two bytes.
+    let room = most_bytes + 2;
+    // All at once, so that no copy stays behind in a buffer that grew.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    let file = File::open(path)?;
+    file.take(room as u64).read_to_end(&mut bytes)?;
+    let line = bytes.split(|byte| *byte == b'\n').next();
+    let line = line.unwrap_or_default();
+    let length = line.strip_suffix(b"\r").unwrap_or(line).len();
+    bytes.truncate(length);
+    Ok(bytes)
 }

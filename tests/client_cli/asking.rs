@@ -55,7 +55,12 @@ fn all_recordings_are_listed_and_what_cannot_be_looked_into() {
         .next()
         .unwrap();
     let end = channel["end_uutc"].as_i64().unwrap().to_string();
-    let later = output(client(server.address, &["list", "--json", "--from", &end]));
+    let told = |arguments: &[&str]| {
+        let ended = client(server.address, &[&["list"], arguments].concat()).run();
+        failure(&ended, 1, &["1 folder or recording that cannot be looked"]);
+        (ended.stdout, ended.stderr)
+    };
+    let (later, _) = told(&["--json", "--from", &end]);
     let [line] = later.lines().collect::<Vec<_>>()[..] else {
         panic!("{later}");
     };
@@ -64,8 +69,16 @@ fn all_recordings_are_listed_and_what_cannot_be_looked_into() {
         (entry["id"].as_str(), &entry["span"]),
         (Some(all[4]), &Value::Null)
     );
-    assert!(!entry["problem"].as_str().unwrap().is_empty());
-    let earlier = output(client(server.address, &["list", "--json", "--to", &end]));
+    let problem = entry["problem"].as_str().unwrap();
+    assert!(!problem.is_empty());
+    let (shown, said) = told(&["--from", &end]);
+    assert!(
+        shown.ends_with(&format!("  -{:26}  {}\n", "", all[4])),
+        "{shown}"
+    );
+    let line = format!("cannot be looked into: {}: {problem}\n", all[4]);
+    assert!(said.contains(&line), "{said}");
+    let (earlier, _) = told(&["--json", "--to", &end]);
     assert_eq!(earlier.lines().count(), 5);
     let first: Value = serde_json::from_str(earlier.lines().next().unwrap()).unwrap();
     assert_eq!(first["span"]["end_uutc"], channel["end_uutc"]);
@@ -149,6 +162,13 @@ fn the_table_of_a_recording_is_that_of_the_local_command() {
         assert!(table(&local).len() > 2);
         assert_eq!(table(&remote), table(&local), "{name}");
     }
+    // A name may be of any script.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = elsewhere.path().join("Nächte 5 µV.mefd");
+    copy_folder(&folder().join("plain_single.mefd"), &path);
+    let anywhere = Launch::new().start();
+    let shown = output(client(anywhere.address, &["info", text(&path)]));
+    assert!(shown.contains("Nächte 5 µV"), "{shown}");
     // What cannot be read is told, with its reason.
     let id = "corpus:hostile/middle_segment_index_lost.mefd";
     let shown = output(client(server.address, &["info", id]));

@@ -1,7 +1,6 @@
 //! Who connects, by which way, and what is said where that does not work.
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
@@ -10,31 +9,29 @@ use sha2::{Digest, Sha256};
 
 use super::common::certificates::{Authority, Files};
 use super::common::corpus::folder;
-use super::common::process::{LIMIT, Launch, Server};
+use super::common::process::{ClosedPort, LIMIT, Launch, Server};
 use super::{client, failure, output, text};
 
-/// A server that takes calls with the token `secret` only.
+/// A token of some length, as those that say who holds them are.
+const LONG: usize = 6000;
+
+/// A server that takes calls with the token `secret` only, or with one of that length.
 fn guarded(folder: &Path) -> Server {
-    let hash: String = Sha256::digest("secret")
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let tokens = [("a", "secret"), ("b", &"s".repeat(LONG))].map(|(name, token)| {
+        let hash = Sha256::digest(token);
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("[[token]]\nname = \"{name}\"\nsha256 = \"{hash}\"\nroots = [\"/\"]\n")
+    });
     let file = folder.join("tokens.toml");
-    fs::write(
-        &file,
-        format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\"\nroots = [\"/\"]\n"),
-    )
-    .unwrap();
+    fs::write(&file, tokens.concat()).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     Launch::new().env("MEF3_SERVER_AUTH_TOKENS", file).start()
 }
 
 #[test]
 fn nobody_at_the_address_is_one_line_at_once() {
-    let port = TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = ClosedPort::new();
+    let port = closed.address;
     for command in [&["list"][..], &["read", "a.mefd"], &["top"], &["stats"]] {
         let begun = Instant::now();
         let ended = client(port, command).run();
@@ -80,6 +77,20 @@ fn tokens_come_from_a_file_or_the_environment() {
     fs::write(&file, "").unwrap();
     let ended = stats().arg("--token-file").arg(&file).run();
     failure(&ended, 1, &["token: ", text(&file), "holds no token"]);
+
+    // None is cut, and it is said where one comes from that does not serve.
+    fs::write(&file, "s".repeat(LONG)).unwrap();
+    output(stats().arg("--token-file").arg(&file));
+    for (bad, reason) in [
+        ("s".repeat(9000), "is longer than 8192 bytes"),
+        ("se\u{1}cret".into(), "has characters that cannot be sent"),
+    ] {
+        fs::write(&file, format!("{bad}\n")).unwrap();
+        let ended = stats().arg("--token-file").arg(&file).run();
+        failure(&ended, 1, &[&format!("token: {}: {reason}", text(&file))]);
+        let ended = stats().env("MEF3_TOKEN", bad).run();
+        failure(&ended, 1, &[&format!("token: MEF3_TOKEN: {reason}")]);
+    }
 }
 
 #[test]
@@ -154,11 +165,9 @@ fn connections_are_encrypted_and_both_sides_known() {
     for address in [near.clone(), format!("https://{near}")] {
         output(with(&address, &ca, &pair));
     }
-    failure(
-        &with(&near, &others, &pair).run(),
-        1,
-        &["cannot connect: ", "certificate"],
-    );
+    let distrusted = with(&near, &others, &pair).run();
+    failure(&distrusted, 1, &["cannot connect: ", "certificate"]);
+    assert!(!distrusted.stderr.contains("does the server encrypt?"));
     // The server hangs up, with a reason that may not arrive.
     failure(&with(&near, &ca, &[]).run(), 1, &[&near]);
     failure(
@@ -171,11 +180,49 @@ fn connections_are_encrypted_and_both_sides_known() {
         2,
         &["use https://"],
     );
-    failure(&with(&near, &key, &pair).run(), 1, &[]);
     let nonsense = file("nonsense.pem", "nonsense".into());
-    failure(
-        &with(&near, &nonsense, &pair).run(),
-        1,
-        &[text(&nonsense), "holds no PEM"],
-    );
+    for wrong in [&key, &nonsense] {
+        let told = format!("{}: holds no certificate in PEM", text(wrong));
+        failure(&with(&near, wrong, &pair).run(), 1, &[&told]);
+        let wrong_pair = ["--cert", text(wrong), "--key", text(&key)];
+        failure(&with(&near, &ca, &wrong_pair).run(), 1, &[&told]);
+    }
+    let wrong_pair = ["--cert", text(&cert), "--key", text(&cert)];
+    let told = format!("{}: holds no private key in PEM", text(&cert));
+    failure(&with(&near, &ca, &wrong_pair).run(), 1, &[&told]);
+    let hollow = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let hollow = file("hollow.pem", hollow.into());
+    failure(&with(&near, &hollow, &pair).run(), 1, &[text(&hollow)]);
+}
+
+#[test]
+fn where_only_one_side_encrypts_it_is_asked_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let files = Files::write(folder.path(), &authority.issue());
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, authority.pem()).unwrap();
+    let encrypted = Launch::new()
+        .env("MEF3_SERVER_TLS_CERTIFICATE", files.certificate())
+        .env("MEF3_SERVER_TLS_KEY", files.key())
+        .start();
+    let plain = Launch::new().start();
+    for command in [&["list"][..], &["read", "a.mefd"], &["stats"]] {
+        let ended = client(encrypted.address, command).run();
+        failure(
+            &ended,
+            1,
+            &["\nmef3-server:   does the server encrypt? if so, use https://"],
+        );
+        let ended = client(plain.address, command).arg("--ca").arg(&ca).run();
+        failure(
+            &ended,
+            1,
+            &["\nmef3-server:   does the server encrypt? if not, use http://"],
+        );
+    }
+    let closed = ClosedPort::new();
+    let ended = client(closed.address, &["stats", "--ca", text(&ca)]).run();
+    failure(&ended, 1, &["Connection refused"]);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
 }

@@ -253,6 +253,36 @@ fn read_locally(path: &Path, channel: &str, to: &Path) -> Vec<f64> {
 }
 
 #[test]
+fn a_channel_that_cannot_be_read_is_told_also_where_none_is_named() {
+    let server = serve_corpus();
+    for name in ["tmet_zero_length", "tdat_missing", "fs_nan"] {
+        let id = format!("corpus:hostile/{name}.mefd");
+        let info = output(client(server.address, &["info", &id, "--json"]));
+        let info: Value = serde_json::from_str(&info).unwrap();
+        let reason = info["unreadable_channels"][0]["error"].as_str().unwrap();
+        let good = info["channels"][0]["name"].as_str().unwrap();
+        let time = |name: &str| info["span"][name].to_string();
+        let (from, to) = (time("start_uutc"), time("end_uutc"));
+        for window in [&[][..], &["--from", &from, "--to", &to]] {
+            let read = || client(server.address, &[&["read", &id], window].concat());
+            let ended = read().run();
+            failure(
+                &ended,
+                1,
+                &[&format!("channel bad cannot be read: {reason}")],
+            );
+            assert_eq!(ended.stdout, "");
+            let ended = read().arg("--on-damage").arg("mask").run();
+            let told = format!("masked: channel bad: {reason}\n");
+            failure(&ended, 3, &[&told, &format!("{id}: masked: 1 channel\n")]);
+            let heading = ended.stdout.lines().next().unwrap();
+            assert_eq!(heading, format!("time_uutc,{good}"));
+            assert!(ended.stdout.lines().count() > 2);
+        }
+    }
+}
+
+#[test]
 fn damage_ends_a_read_or_is_left_out_and_listed() {
     let server = serve_corpus();
     let folder_of_files = tempfile::tempdir().unwrap();

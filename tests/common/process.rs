@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// How long anything may take that should take milliseconds: a loaded machine
 /// is slow, a hang is for ever.
@@ -30,6 +31,25 @@ pub fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A port of this machine that nobody listens at, and nobody else can, as long as this
+/// lives.
+pub struct ClosedPort {
+    _bound: TcpSocket,
+    pub address: SocketAddr,
+}
+
+impl ClosedPort {
+    pub fn new() -> Self {
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = bound.local_addr().unwrap();
+        Self {
+            _bound: bound,
+            address,
+        }
     }
 }
 
@@ -96,6 +116,22 @@ impl Launch {
         plain.second = sockets.next();
         assert!(sockets.next().is_none());
         Self { command, ..plain }
+    }
+
+    /// Has `env` start the program, with what it is told of signals, such as
+    /// `--ignore-signal=HUP`, whatever those are that the tests were started with.
+    pub fn with_signals(self, told: &str) -> Self {
+        let mut command = Command::new("/usr/bin/env");
+        command
+            .env_clear()
+            .arg(told)
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .stdin(Stdio::null());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Self { command, ..self }
     }
 
     pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {

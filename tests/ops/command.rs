@@ -2,7 +2,8 @@
 
 use std::net::TcpListener;
 
-use super::common::process::{Ended, LIMIT, Launch, until};
+use super::common::certificates::{Authority, Files};
+use super::common::process::{ClosedPort, Ended, LIMIT, Launch, until};
 use super::{Admin, launch};
 
 fn ask(address: &str, more: &[&str]) -> Ended {
@@ -44,8 +45,10 @@ fn a_server_that_serves_is_told_from_one_that_does_not() {
         }
         assert_refused(&ask(place, &["--service", "nothing"]), "not registered");
     }
-    drop(server);
-    assert_refused(&ask(&address, &[]), "no connection");
+    let closed = ClosedPort::new();
+    let ended = ask(&closed.address.to_string(), &[]);
+    assert_refused(&ended, "no connection: ");
+    assert_refused(&ended, "Connection refused");
 }
 
 #[test]
@@ -66,4 +69,24 @@ fn a_server_that_cannot_work_or_says_nothing_does_not_serve() {
         "no answer within 300ms",
     );
     assert_eq!(ask("localhost:1", &[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_server_that_encrypts_is_not_understood_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::write(folder.path(), &Authority::new().issue());
+    let server = launch()
+        .env("MEF3_SERVER_TLS_CERTIFICATE", files.certificate())
+        .env("MEF3_SERVER_TLS_KEY", files.key())
+        .start();
+    let ended = ask(&server.address.to_string(), &[]);
+    assert_refused(
+        &ended,
+        "does it encrypt? then ask it at its Unix domain socket",
+    );
+    assert!(
+        !ended.stderr.contains("transport error"),
+        "{}",
+        ended.stderr
+    );
 }

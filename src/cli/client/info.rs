@@ -31,7 +31,7 @@ Examples:
 #[command(after_long_help = DETAILS)]
 pub(super) struct Arguments {
     /// Id of the recording, or its path on the server's machine
-    recording: String,
+    pub(super) recording: String,
     /// Write JSON
     #[arg(long)]
     json: bool,

@@ -17,9 +17,11 @@ use crate::cli::units::{counted, printable};
 const DETAILS: &str = "\
 A line for each recording: when it was changed last, with --from or --to its span, and
 its id, by which the other commands take it. What cannot be looked into is told on
-standard error, and the exit status is then 1.
+standard error, be it a folder or, where its span is asked for, a recording, which is
+listed nevertheless; the exit status is then 1.
 
-With --json each line is an object: a recording, or {\"problem\": TEXT}.
+With --json each line is an object, and has what would be told: a recording, its problem
+among its fields, or {\"problem\": TEXT}.
 
 Examples:
   mef3-server client 127.0.0.1:50051 list --root lab --glob '**/ward3/*.mefd'
@@ -79,6 +81,15 @@ pub(super) async fn run(arguments: &Arguments, server: &Server) -> Result<(), Fa
                 false => entries.try_for_each(|entry| write_line(entry, with_span, out)),
             }
         })?;
+        let entries = page.recordings.iter();
+        for entry in entries.filter(|entry| !entry.problem.is_empty()) {
+            problems += 1;
+            // In JSON the object of the entry has it.
+            if !arguments.json {
+                let RecordingEntry { id, problem, .. } = entry;
+                complain(&format!("cannot be looked into: {id}: {problem}"));
+            }
+        }
         for problem in &page.problems {
             problems += 1;
             match arguments.json {
@@ -122,11 +133,7 @@ fn write_line(entry: &RecordingEntry, with_span: bool, out: &mut dyn Write) -> i
             None => write!(out, "  {:<27}  {:<27}", "-", "-")?,
         }
     }
-    write!(out, "  {}", printable(&entry.id))?;
-    if !entry.problem.is_empty() {
-        write!(out, "  ({})", printable(&entry.problem))?;
-    }
-    writeln!(out)
+    writeln!(out, "  {}", printable(&entry.id))
 }
 
 fn write_json(entry: &RecordingEntry, out: &mut dyn Write) -> io::Result<()> {

@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use self::address::Address;
 use self::connection::{Client, ConnectionArguments, Server};
-pub(super) use self::trouble::ClientError;
+pub(super) use self::trouble::{ClientError, chain, summary};
 use super::failure::Failure;
 
 const DETAILS: &str = "\
@@ -70,11 +70,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             wait_for(list::run(list, &server))
         }
         Command::Info(info) => {
-            let server = server(Some(&info.password))?;
+            let server = server(Some(&info.password))?.with_recording(&info.recording);
             wait_for(info::run(info, &server))
         }
         Command::Read(read) => {
-            let server = server(Some(&read.password))?;
+            let server = server(Some(&read.password))?.with_recording(&read.recording);
             read::run(read, &server)
         }
         Command::Stats(stats) => wait_for(stats::run(stats, &server(None)?)),

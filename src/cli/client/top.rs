@@ -15,7 +15,7 @@ use crate::cli::units::printable;
 
 /// Answers that may fail to come one after another, a restart of the server among them.
 const MOST_MISSES: u32 = 10;
-/// Lines beside those of the workers, and one that the cursor is in.
+/// Most lines beside those of the workers, and one that the cursor is in.
 const OTHER_LINES: usize = 12;
 /// Lines of a terminal that does not say how many it has.
 const LINES: usize = 24;
@@ -114,7 +114,7 @@ struct View {
     /// Pages a second.
     pace: Option<f64>,
     stats: GetStatsResponse,
-    /// Why the figures are old.
+    /// Why the figures are old. It stands in place of the pace, which is not known then.
     trouble: Option<String>,
 }
 
@@ -141,12 +141,10 @@ impl View {
     fn write(&self, most_workers: usize, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "Address   {}", printable(&self.server))?;
         stats::write(&self.stats, most_workers, out)?;
-        if let Some(pace) = self.pace {
-            writeln!(out, "{pace:.1} pages/s")?;
-        }
-        match &self.trouble {
-            Some(trouble) => writeln!(out, "{}", printable(trouble)),
-            None => Ok(()),
+        match (&self.trouble, self.pace) {
+            (Some(trouble), _) => writeln!(out, "{}", printable(trouble)),
+            (None, Some(pace)) => writeln!(out, "{pace:.1} pages/s"),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -156,4 +154,34 @@ fn lines() -> usize {
     let size = tcgetwinsize(io::stdout());
     let lines = size.map_or(0, |size| usize::from(size.ws_row));
     if lines == 0 { LINES } else { lines }
+}
+
+#[cfg(test)]
+mod tests {
+    use mef3_server::grpc::proto::native::WorkerStats;
+
+    use super::*;
+
+    #[test]
+    fn all_that_there_is_to_say_fits_the_terminal() {
+        let mut view = View {
+            server: "there:1".into(),
+            pace: Some(1.5),
+            stats: GetStatsResponse {
+                degraded: true,
+                workers: vec![WorkerStats::default(); 9],
+                ..GetStatsResponse::default()
+            },
+            trouble: None,
+        };
+        for (trouble, last) in [(None, "1.5 pages/s"), (Some("gone"), "gone")] {
+            view.trouble = trouble.map(str::to_owned);
+            let mut text = Vec::new();
+            view.write(3, &mut text).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len() + 1, 3 + OTHER_LINES, "{text}");
+            assert_eq!(lines[lines.len() - 2..], ["and 6 more", last]);
+        }
+    }
 }

@@ -33,8 +33,15 @@ pub(in crate::cli) enum ClientError {
     #[error("{server}: the answer makes no sense: {what}")]
     Nonsense { server: String, what: String },
     /// A reply was cut again and again.
-    #[error("{source}; gave up after {retries} attempts to go on (--retries)")]
-    GaveUp { retries: u32, source: Box<Self> },
+    #[error("{source}; gave up after {seconds} s without a sample (--retry-s)")]
+    GaveUp { seconds: u64, source: Box<Self> },
+    /// Nothing of the server's was ever understood: it may encrypt where we do not, or
+    /// the other way round.
+    #[error("{source}")]
+    Garbled {
+        is_encrypted: bool,
+        source: Box<Self>,
+    },
     /// Not all recordings are listed.
     #[error("{server}: {problems} that cannot be looked into")]
     ListedInPart { server: String, problems: String },
@@ -68,6 +75,17 @@ impl ClientError {
         match self {
             Self::Refused { status, .. } => Details::of(status).lines(),
             Self::GaveUp { source, .. } => source.details(),
+            Self::Garbled {
+                is_encrypted,
+                source,
+            } => {
+                let mut lines = source.details();
+                lines.push(match is_encrypted {
+                    true => "  does the server encrypt? if not, use http:// without --ca".into(),
+                    false => "  does the server encrypt? if so, use https:// or --ca FILE".into(),
+                });
+                lines
+            }
             Self::Rates { .. } => vec!["  name channels of one rate by --channel".into()],
             _ => Vec::new(),
         }
@@ -90,13 +108,14 @@ impl ClientError {
                 },
                 _ => status.source().map(|_| Duration::ZERO),
             },
+            Self::Garbled { source, .. } => source.retry_after(),
             _ => None,
         }
     }
 }
 
 /// A status in a line: in the words of the server, or of what cut the way to it.
-fn summary(status: &Status) -> String {
+pub(in crate::cli) fn summary(status: &Status) -> String {
     let (code, message) = (code_name(status.code()), status.message());
     let chain = status.source().map(chain).unwrap_or_default();
     match chain.is_empty() || message.contains(&chain) {
@@ -107,7 +126,7 @@ fn summary(status: &Status) -> String {
 }
 
 /// An error with those behind it. Each says but its own part.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+pub(in crate::cli) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -16,7 +16,7 @@ use mef3_server::mef::{
 };
 
 use super::failure::Failure;
-use super::password::{PasswordArguments, VARIABLE, secret};
+use super::password::{MOST_PASSWORD_BYTES, PasswordArguments, VARIABLE, secret};
 use channel::Generator;
 use plan::Plan;
 
@@ -150,7 +150,7 @@ fn passwords(arguments: &Arguments) -> Result<Option<Passwords>, Failure> {
         reason: "--encrypt needs it".into(),
     };
     let file = arguments.level_1_password_file.as_deref();
-    let level_1 = secret("password", file, LEVEL_1_VARIABLE)?;
+    let level_1 = secret("password", file, LEVEL_1_VARIABLE, MOST_PASSWORD_BYTES)?;
     let level_1 = level_1.ok_or_else(|| missing(LEVEL_1_VARIABLE))?;
     let level_2 = arguments.password.text()?;
     let level_2 = level_2.ok_or_else(|| missing(VARIABLE))?;

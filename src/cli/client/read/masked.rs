@@ -52,13 +52,17 @@ impl Masked {
 
     /// What the command ends in.
     pub(super) fn outcome(&self, recording: &str) -> Result<(), Failure> {
-        let blocks = self
-            .told
-            .iter()
-            .filter(|(.., block)| block.is_some())
-            .count();
+        let count = |is_meant: fn(&str, Option<u64>) -> bool| {
+            let told = self.told.iter();
+            told.filter(|(_, segment, block)| is_meant(segment, *block))
+                .count()
+        };
+        let channels = count(|segment, block| segment.is_empty() && block.is_none());
+        let blocks = count(|_, block| block.is_some());
+        let segments = self.told.len() - channels - blocks;
         let what: Vec<String> = [
-            (self.told.len() - blocks, "segment", "segments"),
+            (channels, "channel", "channels"),
+            (segments, "segment", "segments"),
             (blocks, "block", "blocks"),
         ]
         .into_iter()
@@ -99,6 +103,15 @@ mod tests {
         assert!(masked.is_new(&damage("a", Some(1))) && masked.is_new(&damage("b", Some(1))));
         let error = masked.outcome("r").unwrap_err();
         assert_eq!(error.to_string(), "r: masked: 1 segment, 2 blocks");
+        assert!(masked.is_new(&DamageInfo {
+            channel: "a".into(),
+            ..DamageInfo::default()
+        }));
+        let error = masked.outcome("r").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "r: masked: 1 channel, 1 segment, 2 blocks"
+        );
         for block in 2..2 * MOST_TOLD as u64 {
             masked.is_new(&damage("a", Some(block)));
         }

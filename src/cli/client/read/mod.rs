@@ -2,13 +2,14 @@
 
 mod arrow;
 mod csv;
+mod interrupt;
 mod masked;
 mod npy;
+mod patience;
 mod reply;
 mod value;
 
 use std::collections::HashSet;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mef3_server::config::OnDamage;
 use mef3_server::grpc::proto::native::read_signal_request::Window;
 use mef3_server::grpc::proto::native::{
-    Channel, Compression, OnDamage as OnDamageField, ReadSignalRequest, SampleForm, SignalGroup,
-    TimeSpan,
+    Channel, Compression, DamageInfo, OnDamage as OnDamageField, ReadSignalRequest, SampleForm,
+    SignalGroup, TimeSpan,
 };
 
 use tokio::task::yield_now;
 
+use self::interrupt::Interrupts;
 use self::masked::Masked;
 use self::reply::{Part, Reply};
 use self::value::Value;
@@ -30,7 +32,6 @@ use super::{ClientError, Server, info, runtime};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::password::PasswordArguments;
-use crate::cli::serve::StopSignals;
 use crate::cli::units::rate;
 
 /// How long a read may take until its progress is shown.
@@ -51,13 +52,17 @@ out, a line on standard error says what is masked, and the exit status is 3.
   arrow  an Arrow IPC file with a column of times and one for each channel, for
          pyarrow.ipc.open_file, pandas.read_feather or polars.read_ipc
 
-All of it is written as it comes, and only a few MiB are held, however long the window
+All of it is written as it comes, and some tens of MiB are held, however long the window
 is. One file has room for one rate: where the channels have several, the error lists
 them, to be chosen by --channel. The server has a limit for one request (limits.request_mb);
 --type f32 halves the samples' size.
 
-A reply that is cut goes on where it was, --retries times without a sample in between. A
-file has another name until it is whole; a read that fails leaves nothing of it.
+A channel that cannot be read at all ends the read of all channels, or is masked, and has
+no column.
+
+A reply that is cut goes on where it was, as soon as the server is there again: it may be
+away for --retry-s. A file has another name until it is whole; a read that fails, or is
+ended by a signal, leaves nothing of it.
 
 Examples:
   Two channels, to look at:
@@ -74,7 +79,7 @@ Examples:
 #[command(after_long_help = DETAILS)]
 pub(super) struct Arguments {
     /// Id of the recording, or its path on the server's machine
-    recording: String,
+    pub(super) recording: String,
     /// Name of a channel; may be repeated [default: all, in byte order]
     // Names may begin with a dash.
     #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
@@ -111,10 +116,11 @@ pub(super) struct Arguments {
     /// Have the samples packed on their way (zstd), for slow networks
     #[arg(long)]
     compress: bool,
-    /// How often to go on after a cut, one after another
-    #[arg(long, value_name = "N", default_value_t = 5,
-          value_parser = clap::value_parser!(u32).range(0..=1000))]
-    retries: u32,
+    /// Seconds without a sample in which a reply that was cut is tried again, such as while
+    /// the server is restarted; 0 is never
+    #[arg(long, value_name = "S", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    retry_s: u64,
     #[command(flatten)]
     pub(super) password: PasswordArguments,
 }
@@ -152,9 +158,6 @@ trait Form<T> {
 pub(super) fn run(arguments: &Arguments, server: &Server) -> Result<(), Failure> {
     let file = arguments.output.as_deref();
     let file = file.filter(|path| *path != Path::new("-"));
-    if file.is_none() && io::stdout().is_terminal() && arguments.format != Format::Csv {
-        return Err(Failure::BinaryToTerminal);
-    }
     let mut names = HashSet::new();
     if let Some(twice) = arguments.channel.iter().find(|name| !names.insert(*name)) {
         return Err(Failure::Arguments(format!(
@@ -162,12 +165,20 @@ pub(super) fn run(arguments: &Arguments, server: &Server) -> Result<(), Failure>
         )));
     }
     let runtime = runtime()?;
-    let Some(file) = file else {
-        return runtime.block_on(read(arguments, server, Output::stdout()));
-    };
     // Before anything is read: a folder that is not there is the commonest mistake.
-    let output = Output::file(file)?;
-    let mut signals = StopSignals::new(&runtime).map_err(Failure::Start)?;
+    let output = match file {
+        Some(file) => Output::file(file)?,
+        None => Output::stdout(),
+    };
+    if output.is_terminal() && arguments.format != Format::Csv {
+        return Err(Failure::BinaryToTerminal);
+    }
+    if !output.is_pending() {
+        // There is nothing to remove, and a pipe that nobody reads has us wait in a write:
+        // signals end us there as they end any program.
+        return runtime.block_on(read(arguments, server, output));
+    }
+    let mut signals = Interrupts::new(&runtime).map_err(Failure::Start)?;
     runtime.block_on(async {
         tokio::select! {
             outcome = read(arguments, server, output) => outcome,
@@ -178,10 +189,11 @@ pub(super) fn run(arguments: &Arguments, server: &Server) -> Result<(), Failure>
 }
 
 async fn read(arguments: &Arguments, server: &Server, output: Output) -> Result<(), Failure> {
-    let request = arguments.request(server).await?;
+    let mut masked = Masked::default();
+    let request = arguments.request(server, &mut masked).await?;
     match arguments.value_type {
-        Type::F64 => read_as::<f64>(arguments, server, request, output).await,
-        Type::F32 => read_as::<f32>(arguments, server, request, output).await,
+        Type::F64 => read_as::<f64>(arguments, server, request, masked, output).await,
+        Type::F32 => read_as::<f32>(arguments, server, request, masked, output).await,
     }
 }
 
@@ -189,17 +201,18 @@ async fn read_as<T: Value>(
     arguments: &Arguments,
     server: &Server,
     request: ReadSignalRequest,
+    mut masked: Masked,
     mut output: Output,
 ) -> Result<(), Failure> {
-    let mut reply = Reply::<T>::begin(server, request, arguments.retries).await?;
+    let retry_limit = Duration::from_secs(arguments.retry_s);
+    let mut reply = Reply::<T>::begin(server, request, retry_limit).await?;
     let group = only_group(reply.groups())?.clone();
     let mut form: Box<dyn Form<T>> = match arguments.format {
         Format::Csv => Box::new(csv::Csv::new(&group)),
         Format::Npy => Box::new(npy::Npy::new(&group)),
         Format::Arrow => Box::new(arrow::Arrow::<T>::new(&arguments.recording, &group)?),
     };
-    let progress = Progress::new(&group, T::BYTES, arguments.output.is_none());
-    let mut masked = Masked::default();
+    let progress = Progress::new(&group, T::BYTES, output.is_terminal());
     form.begin(&mut output)?;
     while let Some(part) = reply.next().await? {
         if !part.damage.is_empty() {
@@ -217,14 +230,19 @@ async fn read_as<T: Value>(
 }
 
 impl Arguments {
-    async fn request(&self, server: &Server) -> Result<ReadSignalRequest, Failure> {
+    /// What is asked for. Channels that cannot be read are told by `masked`, or end it.
+    async fn request(
+        &self,
+        server: &Server,
+        masked: &mut Masked,
+    ) -> Result<ReadSignalRequest, Failure> {
         let time = match (self.from, self.to) {
-            (Some(start_uutc), Some(end_uutc)) => TimeSpan {
+            (Some(start_uutc), Some(end_uutc)) if !self.channel.is_empty() => TimeSpan {
                 start_uutc,
                 end_uutc,
             },
             (from, to) => {
-                let span = self.span_of_channels(server).await?;
+                let span = self.span_of_channels(server, masked).await?;
                 TimeSpan {
                     start_uutc: from.unwrap_or(span.start_uutc),
                     end_uutc: to.unwrap_or(span.end_uutc),
@@ -253,12 +271,16 @@ impl Arguments {
     }
 
     /// From the earliest start of the channels to the latest end.
-    async fn span_of_channels(&self, server: &Server) -> Result<TimeSpan, Failure> {
+    async fn span_of_channels(
+        &self,
+        server: &Server,
+        masked: &mut Masked,
+    ) -> Result<TimeSpan, Failure> {
         let mut client = server.connect().await?;
         let (described, channels) = info::describe(&mut client, server, &self.recording).await?;
-        let all = described.span;
         if self.channel.is_empty() {
-            return all.ok_or_else(|| {
+            self.mask_unreadable(&channels, masked)?;
+            return described.span.ok_or_else(|| {
                 let recording = self.recording.clone();
                 ClientError::NoChannel { recording }.into()
             });
@@ -275,6 +297,33 @@ impl Arguments {
         })
     }
 
+    /// The server leaves them out of the channels of a recording without a word.
+    fn mask_unreadable(&self, channels: &[Channel], masked: &mut Masked) -> Result<(), Failure> {
+        let unreadable = channels
+            .iter()
+            .filter(|channel| !channel.unreadable_reason.is_empty());
+        for channel in unreadable {
+            if self.on_damage == OnDamage::Fail {
+                return Err(self.unreadable(channel));
+            }
+            masked.tell(&[DamageInfo {
+                channel: channel.name.clone(),
+                reason: channel.unreadable_reason.clone(),
+                ..DamageInfo::default()
+            }]);
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, channel: &Channel) -> Failure {
+        ClientError::UnreadableChannel {
+            recording: self.recording.clone(),
+            channel: channel.name.clone(),
+            reason: channel.unreadable_reason.clone(),
+        }
+        .into()
+    }
+
     fn span_of(&self, name: &str, channels: &[Channel]) -> Result<TimeSpan, Failure> {
         let Some(channel) = channels.iter().find(|channel| channel.name == name) else {
             return Err(Failure::UnknownChannel {
@@ -286,14 +335,7 @@ impl Arguments {
                     .collect(),
             });
         };
-        channel.span.ok_or_else(|| {
-            ClientError::UnreadableChannel {
-                recording: self.recording.clone(),
-                channel: name.into(),
-                reason: channel.unreadable_reason.clone(),
-            }
-            .into()
-        })
+        channel.span.ok_or_else(|| self.unreadable(channel))
     }
 }
 
@@ -322,17 +364,17 @@ fn time_of(group: &SignalGroup, column: u64) -> i64 {
     group.start_uutc.saturating_add(distance as i64)
 }
 
-/// How far a long read has come, on a terminal that nothing else is written to.
+/// How far a long read has come, on a terminal that the samples do not go to.
 struct Progress {
     bar: ProgressBar,
     begun: Instant,
     /// Of a column.
     bytes: u64,
-    is_shown: bool,
+    may_show: bool,
 }
 
 impl Progress {
-    fn new(group: &SignalGroup, value_bytes: usize, to_stdout: bool) -> Self {
+    fn new(group: &SignalGroup, value_bytes: usize, to_terminal: bool) -> Self {
         let bytes = (group.rows.len() * value_bytes) as u64;
         let length = group.columns.saturating_mul(bytes);
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
@@ -343,12 +385,12 @@ impl Progress {
             bar,
             begun: Instant::now(),
             bytes,
-            is_shown: !(to_stdout && io::stdout().is_terminal()),
+            may_show: !to_terminal,
         }
     }
 
     fn show(&self, columns: u64) {
-        if self.is_shown && self.bar.is_hidden() && self.begun.elapsed() > PATIENCE {
+        if self.may_show && self.bar.is_hidden() && self.begun.elapsed() > PATIENCE {
             // Stays hidden where standard error is no terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }

@@ -1,6 +1,6 @@
 //! The reply to a read, which goes on where it was cut.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mef3_server::grpc::proto::native::{
     Compression, DamageInfo, ReadSignalRequest, ReadSignalResponse, SignalChunk, SignalGroup,
@@ -10,10 +10,9 @@ use tokio::time::sleep;
 use tonic::Streaming;
 
 use super::super::{ClientError, Server};
+use super::patience::Patience;
 use super::value::Value;
 
-/// Pauses before a reply goes on: the first, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// Most bytes of the samples of a message. The server's have far less.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -41,9 +40,7 @@ pub(super) struct Reply<'a, T> {
     next_column: u64,
     /// What came since the last cursor.
     open: Option<Part<T>>,
-    most_retries: u32,
-    /// Attempts to go on since the last part.
-    retries: u32,
+    patience: Patience,
 }
 
 impl<'a, T: Value> Reply<'a, T> {
@@ -51,7 +48,7 @@ impl<'a, T: Value> Reply<'a, T> {
     pub(super) async fn begin(
         server: &'a Server,
         request: ReadSignalRequest,
-        most_retries: u32,
+        retry_limit: Duration,
     ) -> Result<Self, ClientError> {
         let (stream, header) = ask(server, &request).await?;
         Ok(Self {
@@ -61,8 +58,7 @@ impl<'a, T: Value> Reply<'a, T> {
             stream: Some(stream),
             next_column: 0,
             open: None,
-            most_retries,
-            retries: 0,
+            patience: Patience::new(retry_limit),
         })
     }
 
@@ -75,7 +71,7 @@ impl<'a, T: Value> Reply<'a, T> {
         loop {
             match self.try_next().await {
                 Ok(part) => {
-                    self.retries = 0;
+                    self.patience.renew();
                     return Ok(part);
                 }
                 Err(error) => self.prepare_retry(error).await?,
@@ -88,16 +84,13 @@ impl<'a, T: Value> Reply<'a, T> {
         let Some(wanted) = error.retry_after() else {
             return Err(error);
         };
-        if self.retries >= self.most_retries {
+        let Some(pause) = self.patience.pause(Instant::now(), wanted) else {
             return Err(ClientError::GaveUp {
-                retries: self.retries,
+                seconds: self.patience.limit().as_secs(),
                 source: Box::new(error),
             });
-        }
-        let (first, longest) = PAUSES;
-        let pause = first.saturating_mul(1 << self.retries.min(16)).max(wanted);
-        sleep(pause.min(longest)).await;
-        self.retries += 1;
+        };
+        sleep(pause).await;
         self.stream = None;
         self.open = None;
         Ok(())
