@@ -32,7 +32,7 @@ impl Line {
     /// The sample that is nearest to a time, uUTC.
     pub(super) fn nearest(&self, uutc: i64) -> i64 {
         let distance = uutc.saturating_sub(self.start_uutc) as f64;
-        (distance * self.rate / 1e6 - 0.5).ceil() as i64
+        ceil(distance * self.rate / 1e6 - 0.5)
     }
 
     /// The samples of a block, by its start in uUTC.
@@ -44,7 +44,7 @@ impl Line {
     /// The first sample whose time is not earlier than one in uUTC.
     fn first_from(&self, uutc: i64) -> i64 {
         let distance = uutc.saturating_sub(self.start_uutc) as f64 - 0.5;
-        let mut sample = (distance * self.rate / 1e6).ceil() as i64;
+        let mut sample = ceil(distance * self.rate / 1e6);
         for _ in 0..MOST_STEPS {
             let before = sample.saturating_sub(1);
             if self.time_of(before) < uutc || before == sample {
@@ -60,6 +60,14 @@ impl Line {
         }
         sample
     }
+}
+
+/// The least whole number that is not below a value, or what is nearest to it: as
+/// [`f64::ceil`], which is a call of a function where processors of the first 64-bit
+/// generation are served, too.
+fn ceil(value: f64) -> i64 {
+    let whole = value as i64;
+    whole.saturating_add(i64::from((whole as f64) < value))
 }
 
 /// A half-open span of time, uUTC, in so many pixels.
@@ -187,6 +195,15 @@ mod tests {
                 prop_assert_eq!(all.of(sample, pixels as usize / 2) as i128, expected);
                 let later = Pixels::new(line, division, expected as u32, 1);
                 prop_assert_eq!((later.len(), later.of(sample, 7)), (1, 0));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_are_those_of_the_library(value: f64, near in -1e6f64..1e6) {
+            for value in [value, near, near.round(), near.round() + 0.5] {
+                prop_assert_eq!(ceil(value), value.ceil() as i64);
             }
         }
     }

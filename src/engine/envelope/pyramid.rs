@@ -267,7 +267,13 @@ impl Walk {
             extent.as_ref().is_some_and(|it| range(it).1 <= sample)
         };
         let (shown_from, shown_to) = pixels.samples();
-        let mut at = blocks.partition_point(|it| ends_by(it, shown_from));
+        let begins_before = |extent: &BlockExtent| range(extent).0 < shown_from;
+        let mut at = match blocks.first() {
+            Some(Some(extent)) if begins_before(extent) => {
+                blocks.partition_point(|it| ends_by(it, shown_from))
+            }
+            _ => 0,
+        };
         let mut pieces = 0;
         while let Some(Some(extent)) = blocks.get(at) {
             let node = Node::of(line, extent);
