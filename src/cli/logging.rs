@@ -7,9 +7,9 @@ use std::sync::Arc;
 use mef3_server::config::{Config, Log, LogFormat};
 use mef3_server::ops::LogSwitch;
 use thiserror::Error;
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, ParseError, filter_fn};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::reload::{self, Handle};
@@ -77,6 +77,15 @@ pub(super) fn start(config: &Config) -> Result<Logging, LoggingError> {
     })
 }
 
+/// Libraries that tell of every frame, below the level of information: that is for who
+/// asks for it by a filter of his own.
+const LOUD: [&str; 4] = ["h2::", "hyper", "rustls::", "tower::"];
+
+fn is_loud(record: &Metadata<'_>) -> bool {
+    let is_of = |name: &&str| record.target().starts_with(*name);
+    *record.level() > Level::INFO && LOUD.iter().any(|name| is_of(name))
+}
+
 /// Changes what is logged. The last word on it is now whoever uses this.
 struct Switch(Handle<EnvFilter, Registry>);
 
@@ -104,12 +113,15 @@ fn lines<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = match filter.map(str::trim).filter(|filter| !filter.is_empty()) {
+    let own = filter.map(str::trim).filter(|filter| !filter.is_empty());
+    let with_loud = own.is_some();
+    let filter = match own {
         Some(filter) => EnvFilter::try_new(filter)?,
         None => EnvFilter::default().add_directive(Level::from(log.level).into()),
     };
     // Of these lines alone: spans are told to others whatever is written.
     let (filter, handle) = reload::Layer::new(filter);
+    let filter = filter.and(filter_fn(move |record| with_loud || !is_loud(record)));
     let lines = fmt::layer().with_writer(writer);
     let lines = match log.format {
         LogFormat::Human => lines.with_ansi(colours).with_filter(filter).boxed(),
@@ -130,6 +142,32 @@ mod tests {
     use tracing_subscriber::registry;
 
     use super::*;
+
+    #[test]
+    fn frames_are_told_to_who_asks_for_them() {
+        let log = |filter| {
+            let buffer = Arc::new(Mutex::new(Vec::new()));
+            let log = Log {
+                format: LogFormat::Json,
+                level: LogLevel::Debug,
+            };
+            let writer = SharedBuffer(buffer.clone());
+            let (lines, _) = lines(&log, filter, writer, false).unwrap();
+            with_default(registry().with(lines), || {
+                tracing::debug!(target: "h2::codec", "a frame");
+                tracing::warn!(target: "h2::codec", "a bad frame");
+                tracing::debug!("a call");
+            });
+            String::from_utf8(buffer.lock().unwrap().clone()).unwrap()
+        };
+        let usual = log(None);
+        assert!(
+            !usual.contains("a frame") && usual.contains("a bad frame"),
+            "{usual}"
+        );
+        assert!(usual.contains("a call"), "{usual}");
+        assert!(log(Some("debug")).contains("a frame"));
+    }
 
     /// What two records, of different importance, leave in the log.
     fn logged(format: LogFormat, level: LogLevel, filter: Option<&str>) -> String {

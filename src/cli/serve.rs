@@ -181,6 +181,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(root) = options.host_root.as_deref().filter(|root| !root.is_dir()) {
         tracing::warn!(host_root = %root.display(), "no such folder: clients will find nothing");
     }
+    for root in options
+        .data_roots
+        .iter()
+        .filter(|root| !root.path().is_dir())
+    {
+        let name = root.name();
+        tracing::error!(
+            root = name,
+            "no such folder: once it is there, start the server again, whose workers are \
+             confined to the folders that there were"
+        );
+    }
     let counters = options.counters.clone();
     let (calls, health) = (options.calls.clone(), options.health.clone());
     let told_health = health.clone();
@@ -210,6 +222,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let served = runtime.block_on(async {
         let version = env!("CARGO_PKG_VERSION");
         for address in &places {
+            // What stays on this machine by its kind is not.
+            let encrypted = encrypted && !address.starts_with("unix:");
             tracing::info!(%address, encrypted, were_passed, version, "listening");
         }
         notify::ready();
