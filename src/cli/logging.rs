@@ -83,7 +83,7 @@ const LOUD: [&str; 4] = ["h2::", "hyper", "rustls::", "tower::"];
 
 fn is_loud(record: &Metadata<'_>) -> bool {
     let is_of = |name: &&str| record.target().starts_with(*name);
-    *record.level() > Level::INFO && LOUD.iter().any(|name| is_of(name))
+    *record.level() > Level::INFO && LOUD.iter().any(is_of)
 }
 
 /// Changes what is logged. The last word on it is now whoever uses this.
