@@ -60,6 +60,7 @@ mod error;
 pub mod grpc;
 pub mod mef;
 pub mod ops;
+mod panics;
 mod reduce;
 mod trace;
 pub mod worker;

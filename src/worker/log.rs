@@ -10,6 +10,8 @@ use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::panics::panic_text;
+
 /// How much is logged, as [`detail_of`] counts it: what the server wants, which each job
 /// says.
 static DETAIL: AtomicU8 = AtomicU8::new(3);
@@ -60,9 +62,7 @@ pub(super) fn start(json: bool) {
         false => lines.with(layer.with_filter(filter())).try_init(),
     };
     panic::set_hook(Box::new(|info| {
-        let text = info.payload().downcast_ref::<&str>().copied();
-        let text = text.or_else(|| info.payload().downcast_ref().map(String::as_str));
-        let reason = text.unwrap_or("no message");
+        let reason = panic_text(info.payload());
         let at = info.location().map(ToString::to_string);
         let at = at.unwrap_or_default();
         tracing::error!(pid = std::process::id(), reason, at, "worker panicked");

@@ -1,7 +1,6 @@
 //! Does jobs: the one piece of code that reads sessions for the server, in a
 //! worker process and in the in-process reader alike.
 
-use std::any::Any;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use super::protocol::{Job, JobId, PageHeader, Reply, SegmentPlace, SegmentWork, 
 use crate::mef::{
     DecodedBlock, MefError, Roots, Scratch, SegmentReader, Store, open_session_watched, refresh,
 };
+use crate::panics::panic_text;
 
 /// Samples after which a job's pages are sent while the rest is decoded:
 /// 256 KiB, so that the first pages of a large job are not kept waiting.
@@ -84,7 +84,7 @@ impl Runner {
                 self.samples = Vec::new();
                 self.scratch = Scratch::default();
                 self.segments.clear();
-                answers.answer(Reply::Panicked(job.id, panic_message(&*panic)), &[])
+                answers.answer(Reply::Panicked(job.id, panic_text(&*panic).to_owned()), &[])
             }
         }
     }
@@ -259,11 +259,4 @@ fn sign_of_life(said: &mut Instant, job: JobId, answers: &mut dyn Answers) {
         *said = Instant::now();
         answers.working(job);
     }
-}
-
-/// The text of a panic, as far as it has one.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("panic without a message").to_owned()
 }

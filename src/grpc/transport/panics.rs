@@ -13,6 +13,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::grpc::native::status::Refusal;
+use crate::panics::panic_text;
 
 /// What a future comes to, or the status of its panic.
 pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Status> {
@@ -62,12 +63,7 @@ impl hyper::body::Body for Guarded {
 }
 
 fn defect(panic: &(dyn Any + Send)) -> Status {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(
-        panic = text.unwrap_or("without a text"),
-        "a call has panicked"
-    );
+    tracing::error!(panic = panic_text(panic), "a call has panicked");
     let text = "a defect of the server ended the call";
     Refusal::new(Code::Internal, "UNEXPECTED", text).into()
 }
