@@ -223,7 +223,7 @@ impl Drop for Call {
             true => Code::DeadlineExceeded,
             false => Code::Cancelled,
         };
-        let code = name_of(self.code.unwrap_or(dropped));
+        let code = code_name(self.code.unwrap_or(dropped));
         self.trace
             .span()
             .in_scope(|| tracing::debug!(code, ?took, "call has ended"));
@@ -236,7 +236,7 @@ impl Drop for Call {
 }
 
 /// The name of a status as the protocol has it.
-fn name_of(code: Code) -> &'static str {
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

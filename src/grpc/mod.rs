@@ -28,7 +28,7 @@ pub use self::access::local::LocalSocket;
 pub use self::access::tls::{Tls, TlsError};
 pub use self::access::tokens::{TokenFileError, Tokens};
 pub use self::health::{Health, LIVENESS, READINESS, Readiness};
-pub use self::metrics::CallMetrics;
+pub use self::metrics::{CallMetrics, code_name};
 pub use self::transport::{ConnectionCounters, ConnectionLimits, ConnectionStatistics, Listeners};
 
 use self::legacy::Legacy;
