@@ -160,15 +160,13 @@ impl StoredStream {
                     let is_cut = end < stored.bytes as usize;
                     if is_cut && !self.blocks.is_empty() {
                         running.begun = begun;
-                        let is_first = std::mem::take(&mut running.untold);
-                        return Ok(Some(self.part(columns, is_first, false)));
+                        return Ok(Some(self.part(columns, false)));
                     }
                     self.bytes += stored.red.len() + BLOCK_FIELDS;
                     self.blocks.push(stored);
                     if is_cut {
                         running.begun = Some((column, end));
-                        let is_first = std::mem::take(&mut running.untold);
-                        return Ok(Some(self.part(columns, is_first, false)));
+                        return Ok(Some(self.part(columns, false)));
                     }
                 }
                 running.next += 1;
@@ -179,8 +177,7 @@ impl StoredStream {
                     pages.leave_page(&running.chunk, &key);
                 }
                 if self.bytes >= PART_BYTES {
-                    let is_first = std::mem::take(&mut running.untold);
-                    return Ok(Some(self.part(columns, is_first, false)));
+                    return Ok(Some(self.part(columns, false)));
                 }
             }
             if let Some(line) = line(pages, running.row, &columns, self.on_damage) {
@@ -193,13 +190,16 @@ impl StoredStream {
             running.next = 0;
         }
         pages.leave_blocks(&running.chunk);
-        let is_first = running.untold;
-        self.running = None;
-        Ok(Some(self.part(columns, is_first, true)))
+        Ok(Some(self.part(columns, true)))
     }
 
-    /// Hands out what was found.
-    fn part(&mut self, columns: Range<u64>, is_first: bool, is_last: bool) -> StoredPart {
+    /// Hands out what was found of some columns, which are left after the last part.
+    fn part(&mut self, columns: Range<u64>, is_last: bool) -> StoredPart {
+        let running = self.running.as_mut();
+        let is_first = running.is_some_and(|it| std::mem::take(&mut it.untold));
+        if is_last {
+            self.running = None;
+        }
         let told = std::mem::take(&mut self.told);
         let masked = told.masked.len() as u64;
         self.masked_blocks.fetch_add(masked, Ordering::Relaxed);
