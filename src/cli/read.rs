@@ -15,7 +15,7 @@ use super::complain;
 use super::failure::Failure;
 use super::output::Output;
 use super::password::PasswordArguments;
-use super::units::counted;
+use super::units::counted_kinds;
 
 /// Columns that are read and written at a time: 8 MiB of f64, however long the
 /// window is.
@@ -340,21 +340,17 @@ impl<'a> Masked<'a> {
     /// What the command ends in.
     fn into_outcome(self, recording: &Recording) -> Result<(), Failure> {
         let (segments, blocks) = (self.segments, self.blocks.len());
-        let what: Vec<String> = [
+        let what = counted_kinds(&[
             (segments, "segment", "segments"),
             (blocks, "block", "blocks"),
-        ]
-        .into_iter()
-        .filter(|(count, ..)| *count > 0)
-        .map(|(count, one, many)| counted(count, one, many))
-        .collect();
-        if what.is_empty() {
+        ]);
+        let Some(what) = what else {
             return Ok(());
-        }
+        };
         Err(Failure::Masked {
             session: recording.path.clone(),
             channel: self.channel.name.clone(),
-            what: what.join(", "),
+            what,
         })
     }
 }

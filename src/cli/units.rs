@@ -84,6 +84,16 @@ pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// How many there are of some kinds, such as `1 segment, 2 blocks`; `None` where there is
+/// nothing of any.
+pub(super) fn counted_kinds(kinds: &[(usize, &str, &str)]) -> Option<String> {
+    let there = kinds.iter().filter(|(count, ..)| *count > 0);
+    let texts: Vec<String> = there
+        .map(|(count, one, many)| counted(*count, one, many))
+        .collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
 /// A text from a file or a name, safe for a terminal: control characters could
 /// move the cursor or break the line.
 pub(super) fn printable(text: &str) -> String {

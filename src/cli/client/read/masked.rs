@@ -8,7 +8,7 @@ use super::super::ClientError;
 use super::super::trouble::damage_text;
 use crate::cli::complain;
 use crate::cli::failure::Failure;
-use crate::cli::units::counted;
+use crate::cli::units::counted_kinds;
 
 /// Findings that are listed, and remembered so that none is listed twice.
 const MOST_TOLD: usize = 10_000;
@@ -60,18 +60,14 @@ impl Masked {
         let channels = count(|segment, block| segment.is_empty() && block.is_none());
         let blocks = count(|_, block| block.is_some());
         let segments = self.told.len() - channels - blocks;
-        let what: Vec<String> = [
+        let what = counted_kinds(&[
             (channels, "channel", "channels"),
             (segments, "segment", "segments"),
             (blocks, "block", "blocks"),
-        ]
-        .into_iter()
-        .filter(|(count, ..)| *count > 0)
-        .map(|(count, one, many)| counted(count, one, many))
-        .collect();
-        if what.is_empty() {
+        ]);
+        let Some(what) = what else {
             return Ok(());
-        }
+        };
         let more = if self.has_more {
             ", and more that is not listed"
         } else {
@@ -79,7 +75,7 @@ impl Masked {
         };
         Err(ClientError::Masked {
             recording: recording.into(),
-            what: format!("{}{more}", what.join(", ")),
+            what: format!("{what}{more}"),
         }
         .into())
     }
